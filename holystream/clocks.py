@@ -1,0 +1,228 @@
+"""Time and cancellation: the limits, the clocks that run while we wait, the token.
+
+All times are monotonic seconds. Timeouts are relative; a `Deadline` is absolute. The
+clocks of an attempt run only while its thread waits in a read: the time that a caller
+takes to look at what arrived is the caller's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import threading
+from typing import TYPE_CHECKING
+
+from holystream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TAIL = 5.0
+"""Seconds to wait for usage and ``[DONE]`` once every choice has its finish reason."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Bounds on every wait of a stream, in seconds.
+
+    Attributes:
+        connect: Name resolution, all addresses and the TLS handshake together.
+        first_token: From the request to the first content, the headers included: a
+            queue or hidden reasoning may be silent for minutes.
+        idle: Silence, not one byte, once content has come.
+        token_idle: No content once content has come, whatever pings arrive.
+        queue: A place in the connection pool's queue.
+
+    Raises:
+        ConfigurationError: A value is not a positive, finite number.
+    """
+
+    connect: float = 5.0
+    first_token: float = 300.0
+    idle: float = 60.0
+    token_idle: float = 120.0
+    queue: float = 60.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_seconds(getattr(self, field.name), f"Timeouts.{field.name}")
+
+    @classmethod
+    def of(cls, timeout: Timeouts | float | tuple[float, float] | None) -> Timeouts:
+        """Read a timeout as requests does: seconds of silence, or (connect, read).
+
+        A number bounds connecting and any silence, the one before the first token
+        included; None means the defaults.
+        """
+        if timeout is None:
+            return cls()
+        if isinstance(timeout, Timeouts):
+            return timeout
+        if isinstance(timeout, tuple):
+            if len(timeout) != 2:  # noqa: PLR2004 - (connect, read)
+                raise ConfigurationError(
+                    "timeout= is seconds, (connect, read) seconds, or Timeouts(...); "
+                    f"this tuple has {len(timeout)} items"
+                )
+            connect, read = timeout
+        else:
+            connect = read = timeout
+        check_seconds(connect, "timeout (connect)")
+        check_seconds(read, "timeout (read)")
+        return cls(
+            connect=connect,
+            first_token=read,
+            idle=read,
+            token_idle=max(read, cls().token_idle),
+        )
+
+
+def check_seconds(value: object, name: str) -> None:
+    """Refuse anything but a positive, finite number of seconds.
+
+    Raises:
+        ConfigurationError: It is none; the message names the setting.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(
+            f"{name} must be a number of seconds, not {type(value).__name__}"
+        )
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigurationError(
+            f"{name} must be a positive, finite number of seconds, not {value!r}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment that bounds everything a stream does; ``inf`` when there is none."""
+
+    at: float = math.inf
+
+    @classmethod
+    def after(cls, seconds: float | None, now: float) -> Deadline:
+        """Return the deadline ``seconds`` from ``now``; None never comes."""
+        return cls() if seconds is None else cls(now + seconds)
+
+    def left(self, now: float) -> float:
+        """Seconds that remain, never below 0."""
+        return max(0.0, self.at - now)
+
+
+class Clock(enum.Enum):
+    """The clocks by name; the value is what ran out."""
+
+    CONNECT = "connect"
+    FIRST_TOKEN = "first_token"
+    IDLE = "idle"
+    TOKEN_IDLE = "token_idle"
+    TAIL = "tail"
+    DRAIN = "drain"
+    DEADLINE = "deadline"
+
+
+class ReadClocks:
+    """The clocks of one attempt. Not thread-safe: the reading thread's own.
+
+    Before the first content only ``first_token`` runs; after it ``idle``, which any
+    byte resets, and ``token_idle``, which only content resets. The deadline always
+    runs. Each of the others counts the seconds spent waiting in reads.
+    """
+
+    __slots__ = ("_deadline", "_running", "_timeouts")
+
+    def __init__(self, timeouts: Timeouts, deadline: Deadline) -> None:
+        self._timeouts = timeouts
+        self._deadline = deadline
+        self._running: dict[Clock, float] = {Clock.FIRST_TOKEN: timeouts.first_token}
+
+    @property
+    def connect(self) -> float:
+        """Seconds in which the connection must be made."""
+        return self._timeouts.connect
+
+    def left(self, now: float) -> tuple[float, Clock]:
+        """Return the least time left on any running clock, and which one it is."""
+        clock = min(self._running, key=self._running.__getitem__)
+        seconds = max(0.0, self._running[clock])
+        until_deadline = self._deadline.left(now)
+        if until_deadline < seconds:
+            return until_deadline, Clock.DEADLINE
+        return seconds, clock
+
+    def waited(self, seconds: float) -> None:
+        """Count time spent in a wait that ended with bytes."""
+        running = self._running
+        for clock in running:
+            running[clock] -= seconds
+        if Clock.IDLE in running:
+            running[Clock.IDLE] = self._timeouts.idle
+
+    def content(self) -> None:
+        """Note that content arrived."""
+        running = self._running
+        running[Clock.TOKEN_IDLE] = self._timeouts.token_idle
+        if running.pop(Clock.FIRST_TOKEN, None) is not None:
+            running[Clock.IDLE] = self._timeouts.idle
+
+    def tail(self) -> None:
+        """Note that the answer is complete and only its trailer may follow."""
+        self._running = {Clock.TAIL: min(TAIL, self._timeouts.idle)}
+
+    def drain(self, seconds: float) -> None:
+        """Read on for at most ``seconds``, for the connection's sake alone."""
+        self._deadline = Deadline()
+        self._running = {Clock.DRAIN: seconds}
+
+
+class CancelToken:
+    """Ends every wait of a stream, from any thread. Thread-safe.
+
+    ``cancel()`` happens once and for good; callbacks run in the thread that calls it,
+    outside the lock, and must not block.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        # Guards _callbacks, and that each callback runs exactly once or is removed.
+        self._lock = threading.Lock()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._next_key = 0
+
+    @property
+    def cancelled(self) -> bool:
+        """True once `cancel` was called."""
+        return self._event.is_set()
+
+    def cancel(self) -> None:
+        """End every wait that listens to this token."""
+        with self._lock:
+            self._event.set()
+            callbacks = list(self._callbacks.values())
+            self._callbacks.clear()
+        for callback in callbacks:
+            callback()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep for ``seconds`` or until cancelled; return True if cancelled."""
+        return self._event.wait(seconds)
+
+    def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` on cancellation, at once if it happened already.
+
+        Returns:
+            A function that takes the callback back; calling it twice is harmless.
+        """
+        with self._lock:
+            if not self._event.is_set():
+                key = self._next_key
+                self._next_key += 1
+                self._callbacks[key] = callback
+                return lambda: self._forget(key)
+        callback()
+        return lambda: None
+
+    def _forget(self, key: int) -> None:
+        with self._lock:
+            self._callbacks.pop(key, None)

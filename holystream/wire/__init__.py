@@ -1,0 +1,1 @@
+"""Bytes to messages: HTTP and server-sent events, nothing of LLMs."""
