@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holystream.events import StreamEvent, Usage
-    from holystream.wire.faults import Answer, Fault
+    from holystream.wire.faults import Answer, Fault, Refusal
     from holystream.wire.sse import ServerSentEvent
 
 
@@ -61,25 +61,6 @@ class ChatRequest:
     def __repr__(self) -> str:
         # The body is the prompt: it must not reach a log.
         return f"<ChatRequest model={self.model!r} choices={self.choices}>"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """An API's error body, read.
-
-    Attributes:
-        message: The API's own message, or the start of an unreadable body.
-        status: The HTTP status, or the one an error event implies; None if none.
-        code: The API's error code.
-        type: The API's error type.
-        retry_after: Seconds to wait that the body (not a header) asks for.
-    """
-
-    message: str
-    status: int | None = None
-    code: str | None = None
-    type: str | None = None
-    retry_after: float | None = None
 
 
 class Decoder(Protocol):

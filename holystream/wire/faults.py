@@ -61,6 +61,24 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """What an error body or an error event says, once its dialect has been read.
+
+    Attributes:
+        message: The API's own message, or the start of an unreadable body.
+        status: The HTTP status, or the one an error event implies; None if none.
+        code: The API's error code.
+        type: The API's error type.
+        retry_after: Seconds to wait that the body (not a header) asks for.
+    """
+
+    message: str
+    status: int | None = None
+    code: str | None = None
+    type: str | None = None
+    retry_after: float | None = None
+
+
 class Fault(Exception):
     """The end of an attempt. Internal: callers meet the typed errors made from it.
 
