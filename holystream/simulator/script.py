@@ -1,0 +1,174 @@
+"""Script: what goes wrong with one answer.
+
+A Script is a frozen set of faults; the default one is a healthy answer. All
+faults compose. Two families, and `Simulator.body` knows only the first:
+
+* what the event stream *says*: `newline`, `bom`, `usage`, `finish`, `done`,
+  `finish_reason`, `malformed_at`, `error_event_at`, `final_blank_line`,
+  `split_surrogates`;
+* how it is *delivered*: everything else.
+
+Offsets (`cut_at`, `stall_at`) count bytes of the event stream as the client
+gets it after removing HTTP framing and gzip; pings are not counted. An offset
+behind the end is never reached. Seconds are floats.
+
+`Script.parse("cut_at=120; cut=rst")` reads what `str(script)` writes.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, TypeAlias, get_args
+
+from holystream.simulator import notation
+from holystream.simulator.failures import ERROR_EVENTS
+
+Cut: TypeAlias = Literal["fin", "rst", "end"]
+HeaderCut: TypeAlias = Literal["fin", "rst"]
+Framing: TypeAlias = Literal["chunked", "one-chunk", "close", "length"]
+Newline: TypeAlias = Literal["\n", "\r\n", "\r"]
+UsagePlace: TypeAlias = Literal["last", "finish", "none"]
+
+_CHOICES: Mapping[str, tuple[object, ...]] = {
+    "cut": get_args(Cut),
+    "cut_before_headers": (None, *get_args(HeaderCut)),
+    "framing": (None, *get_args(Framing)),
+    "newline": get_args(Newline),
+    "usage": get_args(UsagePlace),
+}
+_NOT_NEGATIVE = (
+    "latency", "first_token", "pace", "linger", "times", "cut_at", "stall_at",
+    "error_event_at", "malformed_at",
+)  # fmt: skip
+_POSITIVE = ("pings", "rechunk")
+_PAIRS = ("drip", "drip_headers")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Script:
+    """The faults of one answer (or of `times` answers); see the module."""
+
+    latency: float = 0.0
+    """Seconds of silence before the response headers."""
+    first_token: float = 0.0
+    """Seconds between the headers and the first event."""
+    pace: float = 0.0
+    """Seconds between events, on an absolute schedule."""
+    gate: threading.Semaphore | None = None
+    """Each event (each piece with `rechunk`) waits for one `release()`."""
+
+    cut_at: int | None = None
+    """Body bytes after which the connection ends."""
+    cut: Cut = "fin"
+    """How: a FIN, a RST, or a clean `end` of the body without the rest."""
+    cut_before_headers: HeaderCut | None = None
+    """Read the request, then end the connection without a byte."""
+    garbage_status_line: bool = False
+    """Answer with something that is not HTTP."""
+    stall_at: int | None = None
+    """Body bytes after which silence begins, until the client leaves. With
+    `pings` or `drip_chunk_size` it moves on to the end of the event."""
+    stall_headers: bool = False
+    """Never answer."""
+    drip: tuple[int, float] | None = None
+    """Bytes per write of the body, and the seconds between writes."""
+    drip_headers: tuple[int, float] | None = None
+    """The same for the response headers."""
+    drip_chunk_size: bool = False
+    """At `stall_at` (default 0) send zeros of a chunk-size line for ever, at
+    the speed of `drip` (default one every 0.05 s). Chunked framing only."""
+    pings: float | None = None
+    """A comment whenever the body was silent for so many seconds. Where a
+    length was announced (`one-chunk`, `length`) only while stalled."""
+    ping_text: str = "ping"
+    """What the comment says."""
+    linger: float = 0.0
+    """Seconds of silence between the last event and the end of the body."""
+
+    status: int = 200
+    """Response status; anything but 2xx sends an error body."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Response headers to add or to replace."""
+    error: Mapping[str, Any] | bytes | None = None
+    """The body instead of an answer, whatever the status: JSON or bytes."""
+    content_type: str | None = None
+    """Replaces the content type."""
+    redirect: str | None = None
+    """The `Location` of a redirect; the status is then 307 unless given."""
+    echo_key: bool = False
+    """An error body that repeats the Authorization header; 401 by default."""
+
+    error_event_at: int | None = None
+    """Events after which `error_event` ends the stream."""
+    error_event: Mapping[str, Any] | bytes | str = "openai"
+    """A name of ERROR_EVENTS, the JSON of a data line, or the raw block."""
+    malformed_at: int | None = None
+    """Index of the event whose JSON is broken off."""
+    finish_reason: str | None = None
+    """Replaces the finish reason."""
+    finish: bool = True
+    """Whether a finish reason is sent at all."""
+    done: bool = True
+    """Whether `data: [DONE]` is sent."""
+    usage: UsagePlace = "last"
+    """Usage in a chunk of its own when asked for, on the finish, or never."""
+    split_surrogates: bool = False
+    """Each character beyond U+FFFF comes as two deltas, half a pair each."""
+
+    framing: Framing | None = None
+    """Default: `chunked` for event streams, `length` for plain bodies."""
+    newline: Newline = "\n"
+    """The line ending of the event stream."""
+    rechunk: int | None = None
+    """Write (and chunk) the body in pieces of so many bytes, not by event."""
+    bom: bool = False
+    """Begin the event stream with a byte order mark."""
+    gzip: bool = False
+    """Compress, with a flush after each event."""
+    final_blank_line: bool = True
+    """Whether the last event ends in its blank line."""
+
+    times: int = 1
+    """How many requests the script serves; 0: all that come."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could only surprise later."""
+        for name, known in _CHOICES.items():
+            if (value := getattr(self, name)) not in known:
+                words = ", ".join(repr(word) for word in known)
+                raise ValueError(f"{name} must be one of {words}, not {value!r}")
+        for name in (*_NOT_NEGATIVE, *_POSITIVE):
+            value = getattr(self, name)
+            if value is not None and (value < 0 or (not value and name in _POSITIVE)):
+                raise ValueError(f"{name} is out of range: {value!r}")
+        for name in _PAIRS:
+            pair = getattr(self, name)
+            if pair is not None and (pair[0] < 1 or pair[1] < 0):
+                raise ValueError(f"{name} is out of range: {pair!r}")
+        if isinstance(self.error_event, str) and self.error_event not in ERROR_EVENTS:
+            names = ", ".join(ERROR_EVENTS)
+            raise ValueError(
+                f"no error event is named {self.error_event!r}; known: {names}"
+            )
+        if self.drip_chunk_size and self.framing not in (None, "chunked"):
+            raise ValueError("drip_chunk_size needs chunked framing")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `key=value` items separated by commas or semicolons.
+
+        Raises:
+            ValueError: A key is not known, or its value does not fit.
+        """
+        return cls(**notation.read(text))
+
+    def __str__(self) -> str:
+        changed = {
+            item.name: value
+            for item in fields(self)
+            if (value := getattr(self, item.name)) != getattr(_HEALTHY, item.name)
+        }
+        return notation.write(changed)
+
+
+_HEALTHY = Script()
