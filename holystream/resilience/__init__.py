@@ -1,0 +1,1 @@
+"""When to try, where, and how many at once: knows verdicts, nothing of text."""

@@ -1,0 +1,234 @@
+"""Where one stream stands in its attempts: what follows each failure.
+
+`RetryPolicy.start` makes a `RetryProgress` for each stream; whichever thread drives the
+stream calls it, one at a time. It decides and sleeps for nobody: the driver carries
+out the `Wait`, so that a cancelled sleep never leads to one more attempt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import TYPE_CHECKING, Literal
+
+from holystream.errors import (
+    ConnectionLost,
+    FirstTokenTimeout,
+    StreamError,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from holystream.clocks import Deadline
+    from holystream.resilience.retry import RetryPolicy, StreamRetryState
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Try again in ``delay`` seconds.
+
+    Attributes:
+        delay: Seconds from the failure.
+        reason: What decided it: "immediate", "backoff" or "server hint".
+        attempt: The number of the next attempt in the stream's life, from 2.
+        attempts_left: Attempts that may follow it without progress, or None where a
+            custom ``stop`` decides.
+    """
+
+    delay: float
+    reason: Literal["immediate", "backoff", "server hint"]
+    attempt: int
+    attempts_left: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUp:
+    """Do not try again.
+
+    Attributes:
+        reason: Why not, as a clause for a person: "6 attempts without progress".
+    """
+
+    reason: str
+
+
+class RetryProgress:
+    """The count of one stream's attempts. Not thread-safe: its driver's own."""
+
+    __slots__ = (
+        "_connected_at",
+        "_failures",
+        "_first_token_timeouts",
+        "_immediate",
+        "_policy",
+        "_start",
+        "_state",
+        "_uniform",
+    )
+
+    def __init__(
+        self, policy: RetryPolicy, start: float, rng: random.Random | None
+    ) -> None:
+        self._policy = policy
+        self._start = start
+        self._uniform = random.uniform if rng is None else rng.uniform
+        # Made at the first failure: most streams never have one.
+        self._state: StreamRetryState | None = None
+        self._failures = 0
+        self._first_token_timeouts = 0
+        self._immediate: set[Verdict] = set()
+        self._connected_at: float | None = None
+
+    @property
+    def failures(self) -> int:
+        """Attempts that failed in the stream's life."""
+        return self._failures
+
+    def connected(self, now: float) -> None:
+        """Note that an attempt has its event stream, for ``reset_after``."""
+        self._connected_at = now
+
+    def progressed(self, now: float) -> None:
+        """Note that new text arrived: the attempts count from the start again.
+
+        Cheap enough to be called for every batch.
+        """
+        state = self._state
+        if state is None or state.attempt_number == 1:
+            return
+        reset_after = self._policy.reset_after
+        if reset_after and (
+            self._connected_at is None or now - self._connected_at < reset_after
+        ):
+            return
+        state.attempt_number = 1
+        state.upcoming_sleep = 0.0
+        self._first_token_timeouts = 0
+        self._immediate.clear()
+
+    def failed(
+        self,
+        error: StreamError,
+        now: float,
+        deadline: Deadline,
+        *,
+        reused: bool = False,
+    ) -> Wait | GiveUp:
+        """Decide what follows a failed attempt.
+
+        Args:
+            error: The attempt's typed error: its verdict and hint decide.
+            now: Monotonic seconds.
+            deadline: The stream's deadline; no attempt begins after it.
+            reused: The attempt's connection had served an earlier request.
+
+        Raises:
+            Exception: Whatever a custom strategy raises.
+        """
+        state = self._state
+        if state is None:
+            state = self._state = self._policy.state(self._start, self._uniform)
+        self._failures += 1
+        self._connected_at = None
+        if isinstance(error, FirstTokenTimeout):
+            self._first_token_timeouts += 1
+        state.record(error, now)
+        decision = self._decide(state, error, now, deadline, reused=reused)
+        if isinstance(decision, Wait):
+            state.idle_for += decision.delay
+            state.prepare_for_next_attempt()
+        # The error's traceback holds the frames of the attempt: let go of it.
+        state.outcome = None
+        return decision
+
+    def _decide(
+        self,
+        state: StreamRetryState,
+        error: StreamError,
+        now: float,
+        deadline: Deadline,
+        *,
+        reused: bool,
+    ) -> Wait | GiveUp:
+        policy = self._policy
+        if refusal := self._refusal(state, error):
+            return GiveUp(reason=refusal)
+        immediate = self._may_be_immediate(error, reused=reused)
+        delay = 0.0 if immediate else float(policy.wait(state))
+        # As in tenacity, `stop` sees the wait that would come: stop_before_delay.
+        state.upcoming_sleep = delay
+        if exhausted := self._exhausted(state):
+            return GiveUp(reason=exhausted)
+        if now + delay >= deadline.at:
+            return GiveUp(reason="the next attempt would begin after the deadline")
+        if immediate:
+            self._immediate.add(error.verdict)
+        return Wait(
+            delay=delay,
+            reason="immediate" if immediate else policy.reason(error, delay),
+            attempt=self._failures + 1,
+            attempts_left=self._attempts_left(state),
+        )
+
+    def _refusal(self, state: StreamRetryState, error: StreamError) -> str | None:
+        policy = self._policy
+        if error.verdict is Verdict.CANCELLED:
+            return "it was cancelled"
+        hint = error.retry_after
+        if (
+            hint is not None
+            and hint > policy.retry_after_cap
+            and error.verdict is not Verdict.FATAL
+        ):
+            return (
+                f"the server asks to wait {hint:g} s, "
+                f"more than retry_after_cap={policy.retry_after_cap:g}"
+            )
+        if not policy.retry(state):
+            if error.verdict is Verdict.FATAL:
+                return "trying again cannot help"
+            return "the policy's retry= does not accept this error"
+        return None
+
+    def _may_be_immediate(self, error: StreamError, *, reused: bool) -> bool:
+        if error.retry_after is not None or error.verdict in self._immediate:
+            return False
+        if error.verdict is Verdict.NOT_SENT:
+            return True
+        # The server closed an idle connection while our request was on its way. It is
+        # unlikely to happen twice, and a fresh connection cannot meet it. A timeout on
+        # a re-used connection says nothing of the kind.
+        return (
+            reused
+            and error.verdict is Verdict.NO_ANSWER
+            and isinstance(error, ConnectionLost)
+        )
+
+    def _exhausted(self, state: StreamRetryState) -> str | None:
+        policy = self._policy
+        if self._first_token_timeouts >= policy.first_token_attempts:
+            return (
+                f"no content in {_attempts(self._first_token_timeouts)}, "
+                "each of which may be billed"
+            )
+        if policy.stop(state):
+            if policy.counts_attempts:
+                return f"{_attempts(state.attempt_number)} without progress"
+            return f"the policy's stop= ends it after {_attempts(self._failures)}"
+        total = policy.total_attempts
+        if total is not None and self._failures >= total:
+            return f"{_attempts(total)} in all"
+        return None
+
+    def _attempts_left(self, state: StreamRetryState) -> int | None:
+        policy = self._policy
+        if not policy.counts_attempts:
+            return None
+        left = policy.attempts - state.attempt_number - 1
+        if policy.total_attempts is not None:
+            left = min(left, policy.total_attempts - self._failures - 1)
+        return left
+
+
+def _attempts(count: int) -> str:
+    return "1 attempt" if count == 1 else f"{count} attempts"

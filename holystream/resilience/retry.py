@@ -1,0 +1,423 @@
+"""How often and how soon a stream tries again, in tenacity's vocabulary.
+
+A `RetryPolicy` is a value, shared by every stream of a client. Its ``wait``, ``stop``
+and ``retry`` are tenacity objects: they work in ``tenacity.Retrying`` as they are, and
+any other tenacity object may stand in their place. The loop is ours, because tenacity
+keeps its own in thread-locals and cannot carry an answer over from one attempt to the
+next: it asks the stream's own `RetryProgress` (progress.py) what follows a failure.
+
+Invariants: what was cancelled is never tried again; progress, which is new text, sets
+the count of attempts back, and nothing else does; no wait is shorter than the server
+asked for, and none ends after the deadline. tenacity is imported here and in
+decorators.py, nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+from tenacity import Future, RetryCallState, Retrying
+from tenacity.retry import RetryBaseT, retry_base
+from tenacity.stop import StopBaseT, stop_base
+from tenacity.wait import WaitBaseT, wait_base
+
+from holystream.clocks import check_seconds
+from holystream.errors import (
+    ConfigurationError,
+    StreamError,
+    Verdict,
+)
+from holystream.resilience.progress import GiveUp, RetryProgress, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "AdditiveJitter",
+    "AtLeastServerHint",
+    "Backoff",
+    "DecorrelatedJitter",
+    "EqualJitter",
+    "FullJitter",
+    "GiveUp",
+    "JitterName",
+    "NoJitter",
+    "PlusMinusJitter",
+    "RetryPolicy",
+    "RetryProgress",
+    "StreamRetryState",
+    "Wait",
+]
+
+JitterName: TypeAlias = Literal[
+    "full", "equal", "decorrelated", "plusminus", "additive"
+]
+"""The names that ``RetryPolicy(jitter=...)`` takes, besides None."""
+
+HINT_SPREAD = 0.1
+"""A server's hint is lengthened by up to this share of itself: a server that sends
+away a thousand callers with ``Retry-After: 30`` should not meet them all again in the
+same instant. Retrying earlier than asked would be rude, so it is only added to."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff(wait_base):
+    """Base of the waits that grow: ``capped = min(cap, base * 2 ** (attempt - 1))``.
+
+    Each is a tenacity wait and can be used alone. ``attempt`` is the number of failed
+    attempts, those since the last progress where a stream drives it.
+
+    Attributes:
+        base: Seconds that the first wait is made from.
+        cap: Seconds that ``capped`` never exceeds.
+    """
+
+    base: float = 0.5
+    cap: float = 30.0
+
+    def capped(self, attempt: int) -> float:
+        """Return the exponential of ``attempt`` in seconds, before any jitter."""
+        # Beyond 2 ** 1023 a float overflows with an exception instead of with inf.
+        return min(self.cap, self.base * 2.0 ** min(attempt - 1, 1000))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NoJitter(Backoff):
+    """``capped``: every client waits equally long, and all come back together."""
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Return the wait in seconds."""
+        return self.capped(retry_state.attempt_number)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FullJitter(Backoff):
+    """``U(0, capped)``: spreads callers the most for the least total work."""
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Return the wait in seconds."""
+        capped = self.capped(retry_state.attempt_number)
+        return _uniform(retry_state)(0.0, capped)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EqualJitter(Backoff):
+    """``capped / 2 + U(0, capped / 2)``: never less than half."""
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Return the wait in seconds."""
+        half = self.capped(retry_state.attempt_number) / 2
+        return half + _uniform(retry_state)(0.0, half)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DecorrelatedJitter(Backoff):
+    """``min(cap, U(base, 3 * previous wait))``, the first from ``previous = base``.
+
+    The previous wait is read from the retry state, so that it belongs to one stream or
+    one call and the object itself can be shared.
+    """
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Return the wait in seconds."""
+        previous = max(self.base, retry_state.upcoming_sleep)
+        return min(self.cap, _uniform(retry_state)(self.base, 3.0 * previous))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PlusMinusJitter(Backoff):
+    """``capped * (1 + U(-ratio, ratio))``; it may exceed ``cap`` by that share."""
+
+    ratio: float = 0.25
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Return the wait in seconds."""
+        factor = 1.0 + _uniform(retry_state)(-self.ratio, self.ratio)
+        return self.capped(retry_state.attempt_number) * factor
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AdditiveJitter(Backoff):
+    """``capped * (1 + U(0, ratio))``; it may exceed ``cap`` by that share."""
+
+    ratio: float = 0.25
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Return the wait in seconds."""
+        factor = 1.0 + _uniform(retry_state)(0.0, self.ratio)
+        return self.capped(retry_state.attempt_number) * factor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AtLeastServerHint(wait_base):
+    """``max(backoff, hint * (1 + U(0, spread)))`` where the server gave a hint.
+
+    The hint is the ``retry_after`` of the error that ended the attempt.
+
+    Attributes:
+        backoff: The wait that is raised to the hint.
+        spread: The jitter of the hint, as a share of it.
+    """
+
+    backoff: WaitBaseT
+    spread: float = HINT_SPREAD
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Return the wait in seconds."""
+        seconds = float(self.backoff(retry_state))
+        if not seconds > 0.0:  # a custom wait may return NaN, which compares as false
+            seconds = 0.0
+        error = _error(retry_state)
+        hint = error.retry_after if isinstance(error, StreamError) else None
+        if hint is None:
+            return seconds
+        return max(seconds, hint + _uniform(retry_state)(0.0, self.spread * hint))
+
+
+# The three strategies that a policy makes from its own numbers. Their types tell them
+# from custom ones, so that dataclasses.replace(policy, attempts=3) makes them anew.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _PolicyWait(AtLeastServerHint):
+    """The wait that a policy's ``jitter``, ``base`` and ``cap`` describe."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _PolicyStop(stop_base):
+    """Stops once ``attempts`` failed."""
+
+    attempts: int
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return retry_state.attempt_number >= self.attempts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _PolicyRetry(retry_base):
+    """Retries our own errors, by verdict, unless the server wants us gone for long.
+
+    A positive list: KeyboardInterrupt, GeneratorExit and every exception that is not
+    a `StreamError` are let through.
+    """
+
+    retry_after_cap: float
+    hopeless: ClassVar[frozenset[Verdict]] = frozenset(
+        {Verdict.FATAL, Verdict.CANCELLED}
+    )
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        error = _error(retry_state)
+        return (
+            isinstance(error, StreamError)
+            and error.verdict not in self.hopeless
+            and (error.retry_after or 0.0) <= self.retry_after_cap
+        )
+
+
+_WAIT = _PolicyWait(FullJitter())
+_STOP = _PolicyStop(6)
+_RETRY = _PolicyRetry(60.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When to try again, and when to give up.
+
+    Attributes:
+        attempts: Attempts in a row that may fail without new text.
+        total_attempts: Attempts in the life of one stream, whatever progress they
+            made; None for any number.
+        base: Seconds that the first wait is made from.
+        cap: Seconds that the exponential never exceeds, before its jitter.
+        jitter: "full", "equal", "decorrelated", "plusminus", "additive" or None; the
+            formulas are those of `FullJitter`, `EqualJitter`, `DecorrelatedJitter`,
+            `PlusMinusJitter`, `AdditiveJitter` and `NoJitter`.
+        jitter_ratio: The share for "plusminus" and "additive"; 0.25 and 0.3 are in
+            common use.
+        retry_after_cap: Seconds. A server that asks for a longer wait ends the stream
+            at once, with the hint in the error's ``retry_after``; ``inf`` for never.
+        reset_after: Seconds that a connection must have lived before its progress
+            sets the count of attempts back.
+        first_token_attempts: Attempts that may end with `FirstTokenTimeout` without
+            new text. Few, because each of them is billed.
+        wait: A tenacity wait in place of ``jitter``, ``base`` and ``cap``. It is
+            raised to the server's hint all the same.
+        stop: A tenacity stop in place of ``attempts``. ``total_attempts``,
+            ``first_token_attempts`` and the deadline hold all the same, for a stop
+            sees only the attempts since progress.
+        retry: A tenacity predicate in place of ours, which is: a `StreamError` whose
+            verdict is neither FATAL nor CANCELLED. A cancelled stream is not tried
+            again whatever it says.
+
+    The first attempt after one that sent nothing is made at once, and so is the first
+    after a re-used connection broke without an answer; ``wait`` rules the others.
+
+    Raises:
+        ConfigurationError: A value cannot be used; the message names it.
+    """
+
+    attempts: int = 6
+    total_attempts: int | None = 50
+    base: float = 0.5
+    cap: float = 30.0
+    jitter: JitterName | None = "full"
+    jitter_ratio: float = 0.25
+    retry_after_cap: float = 60.0
+    reset_after: float = 0.0
+    first_token_attempts: int = 2
+    wait: WaitBaseT = _WAIT
+    stop: StopBaseT = _STOP
+    retry: RetryBaseT = _RETRY
+
+    def __post_init__(self) -> None:
+        _check_count(self.attempts, "attempts")
+        if self.total_attempts is not None:
+            _check_count(self.total_attempts, "total_attempts")
+        _check_count(self.first_token_attempts, "first_token_attempts")
+        check_seconds(self.base, "RetryPolicy.base")
+        check_seconds(self.cap, "RetryPolicy.cap")
+        if self.cap < self.base:
+            raise ConfigurationError(
+                f"RetryPolicy.cap ({self.cap:g} s) must not be less than "
+                f"base ({self.base:g} s)"
+            )
+        if self.retry_after_cap != math.inf:
+            check_seconds(self.retry_after_cap, "RetryPolicy.retry_after_cap")
+        if self.reset_after != 0.0:
+            check_seconds(self.reset_after, "RetryPolicy.reset_after")
+        if not 0.0 <= self.jitter_ratio <= 1.0:
+            raise ConfigurationError(
+                f"RetryPolicy.jitter_ratio must be from 0 to 1, not "
+                f"{self.jitter_ratio!r}"
+            )
+        for name in ("wait", "stop", "retry"):
+            strategy = getattr(self, name)
+            if not callable(strategy) or isinstance(strategy, type):
+                raise ConfigurationError(
+                    f"RetryPolicy.{name} must be a tenacity {name} object, such as "
+                    f"tenacity.{_EXAMPLES[name]}, not {strategy!r}"
+                )
+        self._make_strategies()
+
+    def _make_strategies(self) -> None:
+        backoff = _backoff(self)
+        spread = 0.0 if self.jitter is None else HINT_SPREAD
+        wait: AtLeastServerHint
+        if isinstance(self.wait, _PolicyWait):
+            wait = _PolicyWait(backoff, spread)
+        elif isinstance(self.wait, AtLeastServerHint):
+            wait = AtLeastServerHint(self.wait.backoff, spread)
+        else:
+            wait = AtLeastServerHint(self.wait, spread)
+        object.__setattr__(self, "wait", wait)
+        if isinstance(self.stop, _PolicyStop):
+            object.__setattr__(self, "stop", _PolicyStop(self.attempts))
+        if isinstance(self.retry, _PolicyRetry):
+            object.__setattr__(self, "retry", _PolicyRetry(self.retry_after_cap))
+
+    def start(self, now: float, rng: random.Random | None = None) -> RetryProgress:
+        """Begin to count for a stream that starts at ``now``, in monotonic seconds.
+
+        ``rng`` makes its jitter repeatable; without one the module's generator of
+        `random` serves, which is seeded anew in a forked child.
+        """
+        return RetryProgress(self, now, rng)
+
+    def state(
+        self, start: float, uniform: Callable[[float, float], float]
+    ) -> StreamRetryState:
+        """Return a fresh tenacity state, which the three strategies can be given."""
+        return StreamRetryState(self, start, uniform)
+
+    def reason(
+        self, error: StreamError, delay: float
+    ) -> Literal["backoff", "server hint"]:
+        """Say which of the two made a wait ``delay`` seconds long."""
+        hint = error.retry_after
+        if hint is not None and delay <= hint * (1.0 + HINT_SPREAD):
+            return "server hint"
+        return "backoff"
+
+    @property
+    def counts_attempts(self) -> bool:
+        """Whether ``stop`` is ours, so that the attempts left are known."""
+        return isinstance(self.stop, _PolicyStop)
+
+
+_EXAMPLES = {
+    "wait": "wait_fixed(1)",
+    "stop": "stop_after_delay(60)",
+    "retry": "retry_if_exception_type(RateLimited)",
+}
+
+
+def _backoff(policy: RetryPolicy) -> Backoff:
+    base, cap, ratio = policy.base, policy.cap, policy.jitter_ratio
+    match policy.jitter:
+        case "full":
+            return FullJitter(base=base, cap=cap)
+        case "equal":
+            return EqualJitter(base=base, cap=cap)
+        case "decorrelated":
+            return DecorrelatedJitter(base=base, cap=cap)
+        case "plusminus":
+            return PlusMinusJitter(base=base, cap=cap, ratio=ratio)
+        case "additive":
+            return AdditiveJitter(base=base, cap=cap, ratio=ratio)
+        case None:
+            return NoJitter(base=base, cap=cap)
+    raise ConfigurationError(
+        "RetryPolicy.jitter must be 'full', 'equal', 'decorrelated', 'plusminus', "
+        f"'additive' or None, not {policy.jitter!r}"
+    )
+
+
+def _check_count(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(
+            f"RetryPolicy.{name} must be a whole number, at least 1, not {value!r}"
+        )
+
+
+class StreamRetryState(RetryCallState):
+    """The tenacity state of one stream, which every strategy is called with.
+
+    ``attempt_number`` counts the attempts since progress, ``start_time`` is when the
+    stream started, ``outcome`` holds the typed error of the attempt that just failed,
+    ``upcoming_sleep`` the wait before it, and ``idle_for`` the seconds waited so far.
+
+    Attributes:
+        uniform: The stream's own source of randomness.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        start: float,
+        uniform: Callable[[float, float], float],
+    ) -> None:
+        retrying = Retrying(
+            wait=policy.wait, stop=policy.stop, retry=policy.retry, name="holystream"
+        )
+        super().__init__(retrying, None, (), {})
+        self.start_time = start
+        self.uniform = uniform
+
+    def record(self, error: StreamError, now: float) -> None:
+        """Make ``error`` the outcome of the attempt that ended at ``now``."""
+        outcome = Future(self.attempt_number)
+        outcome.set_exception(error)
+        self.outcome, self.outcome_timestamp = outcome, now
+
+
+def _error(retry_state: RetryCallState) -> BaseException | None:
+    outcome = retry_state.outcome
+    return outcome.exception() if outcome is not None and outcome.failed else None
+
+
+def _uniform(retry_state: RetryCallState) -> Callable[[float, float], float]:
+    if isinstance(retry_state, StreamRetryState):
+        return retry_state.uniform
+    return random.uniform
