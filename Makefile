@@ -53,7 +53,7 @@ clean:
 define install
 @echo "Installing $(1) into $(VENV) (once) ..."
 @$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
-@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e "$(1)"
+@$(BIN)/python -m pip install -qq --disable-pip-version-check -e "$(1)"
 @touch $(VENV)/.core $@
 endef
 
