@@ -8,14 +8,19 @@ answered a ``ReadTimeout``. The phase that our own connection marks tells them a
 from __future__ import annotations
 
 import enum
+import http.client
+import ssl
 from typing import TYPE_CHECKING
 
 import msgspec
+import requests
+import urllib3.exceptions
+
+from holystream.errors import Phase
+from holystream.wire.sse import LimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from holystream.errors import Phase
+    from collections.abc import Iterator, Mapping
 
 
 class FaultKind(enum.Enum):
@@ -105,3 +110,103 @@ class Fault(Exception):
         self.detail = detail
         self.reused = reused
         self.answer = answer
+
+
+LIBRARY_ERRORS: tuple[type[Exception], ...] = (
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    LimitError,
+)
+"""What a connection may raise; anything else is a bug and must not be retried."""
+
+_Types = type[BaseException] | tuple[type[BaseException], ...]
+
+# Told by the exception itself, whatever the phase.
+_BY_TYPE: tuple[tuple[_Types, FaultKind], ...] = (
+    (LimitError, FaultKind.TOO_LARGE),
+    (requests.exceptions.ContentDecodingError, FaultKind.ENCODING),
+    (
+        (
+            requests.exceptions.InvalidURL,
+            requests.exceptions.InvalidSchema,
+            requests.exceptions.MissingSchema,
+            requests.exceptions.InvalidHeader,
+        ),
+        FaultKind.BAD_URL,
+    ),
+)
+# Told by any link of the chain of causes; the first row that matches counts.
+_WHILE_CONNECTING: tuple[tuple[_Types, FaultKind], ...] = (
+    (ssl.SSLCertVerificationError, FaultKind.CERTIFICATE),
+    (requests.exceptions.ProxyError, FaultKind.PROXY),
+    (TimeoutError, FaultKind.CONNECT_TIMEOUT),
+    (ssl.SSLError, FaultKind.TLS),
+)
+_AFTER_SENDING: tuple[tuple[_Types, FaultKind], ...] = (
+    # RemoteDisconnected is a BadStatusLine too.
+    (http.client.RemoteDisconnected, FaultKind.LOST),
+    (http.client.BadStatusLine, FaultKind.GARBAGE),
+)
+
+
+def fault_of(error: Exception, phase: Phase, *, reused: bool, stopped: bool) -> Fault:
+    """Say what an exception of requests, urllib3 or ssl means in this phase.
+
+    The exception's type is trusted only where the phase leaves a doubt. What it holds
+    of the request (key and prompt) is taken out of it, for it will be chained.
+    """
+    kind = FaultKind.STOPPED if stopped else _kind_of(error, phase)
+    detail = "" if kind is FaultKind.STOPPED else _innermost(error)
+    forget_request(error)
+    return Fault(kind, phase, detail, reused=reused)
+
+
+def forget_request(error: BaseException) -> None:
+    """Take the request and the response out of an exception and all its causes."""
+    for link in _chain(error):
+        for name in ("request", "response"):
+            if getattr(link, name, None) is not None:
+                setattr(link, name, None)
+
+
+def _kind_of(error: Exception, phase: Phase) -> FaultKind:
+    for kinds, kind in _BY_TYPE:
+        if isinstance(error, kinds):
+            return kind
+    links = list(_chain(error))
+    table = _WHILE_CONNECTING if phase is Phase.CONNECT else _AFTER_SENDING
+    for kinds, kind in table:
+        if any(isinstance(link, kinds) for link in links):
+            return kind
+    return FaultKind.REFUSED if phase is Phase.CONNECT else FaultKind.LOST
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exception and everything it was raised from, once each.
+
+    urllib3 keeps the reason of a failure in an attribute or an argument as well.
+    """
+    seen: set[int] = set()
+    todo: list[object] = [error]
+    while todo:
+        link = todo.pop(0)
+        if not isinstance(link, BaseException) or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        todo += (link.__cause__, link.__context__, getattr(link, "reason", None))
+        todo += link.args
+
+
+def _innermost(error: BaseException) -> str:
+    """Describe the operating system's or http.client's word on the matter."""
+    for link in reversed(list(_chain(error))):
+        if isinstance(link, (OSError, http.client.HTTPException)) and not isinstance(
+            link, requests.exceptions.RequestException
+        ):
+            return (
+                f"{type(link).__name__}: {link}" if str(link) else type(link).__name__
+            )
+    return type(error).__name__

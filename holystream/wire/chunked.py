@@ -1,0 +1,155 @@
+"""The response under urllib3's: reads through a guard and de-chunks in bulk.
+
+http.client reads three times for each HTTP chunk, and a chunk is usually one token;
+that is most of the cost of a naive stream. Here one recv brings whatever has come, and
+all chunks in it are taken apart at once. Part of a chunk is handed over as it comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import http.client
+import socket
+from typing import TYPE_CHECKING, Any
+
+from holystream.wire.socketio import GuardedSocket
+
+if TYPE_CHECKING:
+    from holystream.wire.socketio import SocketGuard
+
+READ_BYTES = 65536
+_MAX_LINE_BYTES = 65536
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
+
+
+class _State(enum.Enum):
+    SIZE = enum.auto()
+    DATA = enum.auto()
+    DATA_END = enum.auto()
+    TRAILER = enum.auto()
+    END = enum.auto()
+
+
+class ChunkedDecoder:
+    """Takes the chunked coding (RFC 9112, section 7.1) off a stream of bytes.
+
+    Not thread-safe.
+
+    Attributes:
+        broken: What came is not the chunked coding; nothing after it is decoded.
+        surplus: Bytes followed the end of the body: the connection is out of step.
+    """
+
+    __slots__ = ("_left", "_line", "_state", "broken", "surplus")
+
+    def __init__(self) -> None:
+        self._state = _State.SIZE
+        self._left = 0
+        self._line = b""
+        self.broken = False
+        self.surplus = False
+
+    @property
+    def finished(self) -> bool:
+        """The last chunk and the trailer after it were seen."""
+        return self._state is _State.END
+
+    @property
+    def may_end(self) -> bool:
+        """The last chunk was seen; some servers leave out the empty line after it."""
+        return self._state in (_State.TRAILER, _State.END)
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the payload that ``data`` brings."""
+        if self._line:
+            data = self._line + data
+            self._line = b""
+        payload: list[bytes] = []
+        position = 0
+        end = len(data)
+        state = self._state
+        while position < end:
+            if state is _State.DATA:
+                stop = position + self._left
+                payload.append(data[position:stop])
+                if stop > end:
+                    self._left = stop - end
+                    break
+                if data[stop : stop + 2] == b"\r\n":
+                    position = stop + 2
+                    state = _State.SIZE
+                else:
+                    position = stop
+                    state = _State.DATA_END
+                continue
+            newline = data.find(b"\n", position)
+            if newline < 0:
+                self._line = data[position:]
+                self.broken = len(self._line) > _MAX_LINE_BYTES
+                break
+            line = data[position:newline].rstrip(b"\r")
+            position = newline + 1
+            state = self._next_state(state, line)
+            if state is _State.END:
+                self.surplus = position < end or self.broken
+                break
+        self._state = state
+        return payload[0] if len(payload) == 1 else b"".join(payload)
+
+    def _next_state(self, state: _State, line: bytes) -> _State:
+        if state is _State.SIZE:
+            digits = line.partition(b";")[0].strip()
+            # int() would also take a sign, an underscore or a prefix.
+            if digits and not digits.translate(None, _HEX_DIGITS):
+                self._left = int(digits, 16)
+                return _State.DATA if self._left else _State.TRAILER
+        elif not line:
+            return _State.SIZE if state is _State.DATA_END else _State.END
+        elif state is _State.TRAILER:
+            return _State.TRAILER
+        self.broken = True
+        return _State.END
+
+
+class BulkHTTPResponse(http.client.HTTPResponse):
+    """http.client's response with guarded reads and bulk de-chunking.
+
+    A chunked body can be read with `read1` alone. Not thread-safe.
+    """
+
+    def __init__(
+        self, sock: Any, *args: Any, guard: SocketGuard, **kwargs: Any
+    ) -> None:
+        super().__init__(GuardedSocket(sock, guard), *args, **kwargs)  # type: ignore[arg-type]
+        self._sock = sock
+        self._decoder = ChunkedDecoder()
+
+    def read1(self, n: int = -1) -> bytes:
+        """Return what one recv brings, at most ``n`` bytes; empty at the end.
+
+        Raises:
+            http.client.IncompleteRead: The chunked coding broke off or is not one.
+        """
+        if not self.chunked or self.fp is None:
+            return super().read1(n)
+        decoder = self._decoder
+        while not decoder.broken:
+            data = self.fp.read1(READ_BYTES if n < 0 else min(n, READ_BYTES))
+            if not data:
+                self.close()
+                if decoder.may_end:
+                    return b""
+                raise http.client.IncompleteRead(b"")
+            payload = decoder.feed(data)
+            if decoder.finished and not decoder.broken:
+                if decoder.surplus:
+                    # Answers to come would be read out of step: do not re-use it.
+                    with contextlib.suppress(OSError):
+                        self._sock.shutdown(socket.SHUT_RDWR)
+                self.close()
+                return payload
+            if payload:
+                return payload
+        self.close()
+        raise http.client.IncompleteRead(b"")

@@ -1,0 +1,134 @@
+"""urllib3's connections under a guard: phase marks, our own connect, guarded reads.
+
+The guard of the attempt that a thread is making is found through a context variable,
+for there is no way to hand it through requests' and urllib3's calls. It is read only
+while the request is made; the response keeps its own reference.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+import requests.adapters
+import urllib3.connection
+import urllib3.connectionpool
+
+from holystream.errors import Phase
+from holystream.wire.chunked import BulkHTTPResponse
+from holystream.wire.faults import FaultKind
+from holystream.wire.socketio import connect, resolve
+
+if TYPE_CHECKING:
+    import socket
+
+    from urllib3.poolmanager import PoolManager, ProxyManager
+
+    from holystream.wire.socketio import SocketGuard
+
+current_guard: contextvars.ContextVar[SocketGuard] = contextvars.ContextVar("guard")
+
+
+class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
+    """A plain connection that tells the guard of the current attempt how far it got."""
+
+    def connect(self) -> None:
+        """Connect, through a proxy's tunnel if there is one."""
+        guard = current_guard.get()
+        super().connect()
+        guard.check()
+        guard.phase = Phase.SENT
+
+    def _new_conn(self) -> socket.socket:
+        guard = current_guard.get()
+        try:
+            addresses = resolve(self._dns_host, self.port, guard)
+            return connect(
+                addresses,
+                guard,
+                source=self.source_address,
+                options=list(self.socket_options or ()),
+            )
+        except Exception as error:
+            if self.proxy is not None and getattr(error, "kind", None) in _UNREACHABLE:
+                raise guard.fault(FaultKind.PROXY, str(error)) from error
+            raise
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request, connecting first if need be."""
+        guard = current_guard.get()
+        # connect() has moved the phase on, so this connection is one from the pool.
+        if self.sock is not None and guard.phase is Phase.CONNECT:
+            guard.reused = True
+            guard.phase = Phase.SENT
+            guard.adopt(self.sock)
+        super().request(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        """Send bytes, waiting for a full buffer no longer than the guard allows."""
+        if self.sock is None:
+            self.connect()
+        guard = current_guard.get()
+        seconds, clock = guard.next_wait()
+        self.sock.settimeout(seconds)
+        try:
+            super().send(data)
+        except TimeoutError:
+            raise guard.ran_out(clock) from None
+
+    def response_class(  # type: ignore[override]  # http.client only calls it
+        self, sock: Any, *args: Any, **kwargs: Any
+    ) -> BulkHTTPResponse:
+        """Build the response that http.client reads into."""
+        return BulkHTTPResponse(sock, *args, guard=current_guard.get(), **kwargs)
+
+    def getresponse(  # type: ignore[override]  # urllib3's own differs so
+        self,
+    ) -> urllib3.response.HTTPResponse:
+        """Read the status line and the headers."""
+        response = super().getresponse()
+        current_guard.get().phase = Phase.HEADERS
+        return response
+
+
+_UNREACHABLE = (FaultKind.REFUSED, FaultKind.NAME_RESOLUTION)
+
+
+class GuardedHTTPSConnection(GuardedHTTPConnection, urllib3.connection.HTTPSConnection):
+    """The same over TLS: the handshake belongs to connecting."""
+
+
+class _HTTPPool(urllib3.connectionpool.HTTPConnectionPool):
+    ConnectionCls = GuardedHTTPConnection
+
+
+class _HTTPSPool(urllib3.connectionpool.HTTPSConnectionPool):
+    ConnectionCls = GuardedHTTPSConnection
+
+
+class GuardedAdapter(requests.adapters.HTTPAdapter):
+    """requests' adapter with guarded connections. Thread-safe as requests' own is."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools for direct connections."""
+        super().init_poolmanager(*args, **kwargs)
+        _guard_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
+        """Make the pools for one HTTP proxy.
+
+        Raises:
+            requests.exceptions.InvalidProxyURL: It is not an HTTP proxy. A SOCKS
+                proxy has connections of its own, which no guard watches.
+        """
+        if not proxy.lower().startswith("http"):
+            raise requests.exceptions.InvalidProxyURL(
+                "only http:// and https:// proxies are supported"
+            )
+        manager: ProxyManager = super().proxy_manager_for(proxy, **kwargs)
+        _guard_pools(manager)
+        return manager
+
+
+def _guard_pools(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}

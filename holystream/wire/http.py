@@ -1,0 +1,359 @@
+"""Event streams over HTTP: open one, read it in batches, give its connection back.
+
+requests does the work, on guarded connections (wire/connection.py). What it would do
+behind our back it does not: keys are set by an ``AuthBase`` so that ``.netrc`` cannot
+replace them, redirects are judged here, and no cookie is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.cookiejar
+import itertools
+import os
+import uuid
+import weakref
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import requests.auth
+
+from holystream.errors import Phase
+from holystream.wire.chunked import READ_BYTES
+from holystream.wire.connection import GuardedAdapter, current_guard
+from holystream.wire.faults import (
+    LIBRARY_ERRORS,
+    Answer,
+    Fault,
+    FaultKind,
+    fault_of,
+)
+from holystream.wire.sse import EventParser, LineSafeRaw
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holystream.wire.socketio import SocketGuard
+    from holystream.wire.sse import ServerSentEvent
+
+ERROR_BODY_BYTES = 65536
+"""How much of an error body is read."""
+ERROR_BODY_SECONDS = 5.0
+"""How long to wait for an error body, in all."""
+DRAIN_SECONDS = 0.25
+"""How long a complete answer is read on, so that its connection can be re-used."""
+DRAIN_BYTES = 65536
+"""How much is read on at most."""
+MAX_REDIRECTS = 5
+"""Same-origin redirects that one request follows."""
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""The longest line, and the largest event, of a stream."""
+
+_OK = 200
+_SAME_METHOD_REDIRECTS = (307, 308)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class HttpRequest:
+    """A request to an event stream.
+
+    Attributes:
+        url: The whole URL.
+        body: The body, or None.
+        method: The HTTP method.
+        headers: Headers beside those that every event stream needs.
+        secrets: Headers with keys in them; never shown, logged or redirected.
+    """
+
+    url: str
+    body: bytes | None
+    method: str = "POST"
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secrets: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        # The body is the prompt, and a URL may hold a key.
+        return f"<HttpRequest {self.method} {place(self.url)}>"
+
+
+def place(url: str) -> str:
+    """Return scheme, host and path of a URL: what may be shown of it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Return the origin of a URL: scheme, host and port."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or ""), port
+
+
+class HttpConnection:
+    """One event stream: read once, by one thread at a time, then closed.
+
+    Attributes:
+        headers: The response's headers, names in lower case.
+        request_id: The server's id of the request, else the one we sent.
+    """
+
+    def __init__(
+        self, response: requests.Response, guard: SocketGuard, request_id: str
+    ) -> None:
+        self.headers = _lower(response.headers)
+        self.request_id = server_request_id(self.headers) or request_id
+        self._guard = guard
+        self._response = response
+        self._body = response.raw
+        self._raw = response.raw = LineSafeRaw(response.raw, MAX_LINE_BYTES)
+        self._lines = response.iter_lines()
+        self._parser = EventParser(MAX_LINE_BYTES)
+        self._ended = False
+
+    def next_batch(self) -> list[ServerSentEvent] | None:
+        """Return the events that one read completes; None at a clean end.
+
+        Raises:
+            Fault: The stream broke, stalled, or exceeds a limit. All events that were
+                complete before it have been returned.
+        """
+        if self._ended:
+            return None
+        while True:
+            if self._parser.exceeded:
+                raise self._guard.fault(
+                    FaultKind.TOO_LARGE, f"an event exceeds {MAX_LINE_BYTES} bytes"
+                )
+            try:
+                self._guard.check()
+                first = next(self._lines, None)
+            except LIBRARY_ERRORS as error:
+                raise self._fault_of(error) from error
+            if first is None:
+                self._ended = True
+                last = self._parser.close(self._raw.rest)
+                return None if last is None else [last]
+            self._guard.phase = Phase.BODY
+            rest = itertools.islice(self._lines, self._raw.lines - 1)
+            if batch := self._parser.feed([first, *rest]):
+                return batch
+
+    def drain(self) -> None:
+        """Read what is left of a complete answer, briefly, to keep the connection."""
+        self._guard.clocks.drain(DRAIN_SECONDS)
+        room = DRAIN_BYTES
+        with contextlib.suppress(Fault, *LIBRARY_ERRORS):
+            while room > 0 and (data := self._body.read1(READ_BYTES)):
+                room -= len(data)
+
+    def close(self) -> None:
+        """Let go of the connection: re-used if its body was read to the end."""
+        self._response.close()
+        self._guard.release()
+
+    def _fault_of(self, error: Exception) -> Fault:
+        return fault_of(
+            error,
+            self._guard.phase,
+            reused=self._guard.reused,
+            stopped=self._guard.stopped,
+        )
+
+
+class HttpTransport:
+    """Opens event streams; keeps connections for re-use. Thread-safe and fork-safe.
+
+    Args:
+        connections: Connections that are kept for each host.
+        verify: As in requests: True, or the path of a CA bundle.
+        user_agent: The ``User-Agent`` header.
+    """
+
+    def __init__(
+        self, *, connections: int, user_agent: str, verify: bool | str = True
+    ) -> None:
+        self._connections = connections
+        self._verify = verify
+        self._user_agent = user_agent
+        self._session = self._new_session()
+        # What the environment says of proxies and certificates, for each origin.
+        self._settings: dict[tuple[str, str, int | None], dict[str, Any]] = {}
+        _transports.add(self)
+
+    def open(self, request: HttpRequest, guard: SocketGuard) -> HttpConnection:
+        """Send ``request`` and return its event stream.
+
+        Raises:
+            Fault: No connection, no answer, an error status, a redirect, or a body
+                that is no event stream.
+        """
+        try:
+            return self._open(request, guard)
+        except BaseException:
+            guard.release()
+            raise
+
+    def close(self) -> None:
+        """Close the connections that are idle."""
+        self._session.close()
+
+    def _open(self, request: HttpRequest, guard: SocketGuard) -> HttpConnection:
+        request_id = str(uuid.uuid4())
+        url = request.url
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._send(request, url, request_id, guard)
+            if response.status_code in _SAME_METHOD_REDIRECTS:
+                target = urljoin(url, response.headers.get("location", ""))
+                if origin(target) == origin(request.url):
+                    response.close()
+                    url = target
+                    continue
+            if response.status_code == _OK and _is_event_stream(response):
+                return HttpConnection(response, guard, request_id)
+            raise self._refused(response, url, guard)
+        raise guard.fault(
+            FaultKind.REDIRECT, f"more than {MAX_REDIRECTS} redirects in a row"
+        )
+
+    def _send(
+        self, request: HttpRequest, url: str, request_id: str, guard: SocketGuard
+    ) -> requests.Response:
+        guard.begin()
+        session = self._session
+        token = current_guard.set(guard)
+        try:
+            prepared = session.prepare_request(
+                requests.Request(
+                    request.method,
+                    url,
+                    headers={
+                        "Accept": "text/event-stream",
+                        "Accept-Encoding": "identity",
+                        "Cache-Control": "no-cache",
+                        "User-Agent": self._user_agent,
+                        "X-Request-ID": request_id,
+                        **request.headers,
+                    },
+                    data=request.body,
+                    auth=_Secrets(request.secrets),
+                )
+            )
+            return session.send(
+                prepared,
+                allow_redirects=False,
+                **self._environment(session, url),
+            )
+        except LIBRARY_ERRORS as error:
+            raise fault_of(
+                error, guard.phase, reused=guard.reused, stopped=guard.stopped
+            ) from error
+        finally:
+            current_guard.reset(token)
+
+    def _refused(
+        self, response: requests.Response, url: str, guard: SocketGuard
+    ) -> Fault:
+        """Read why ``response`` is no event stream, and let go of it."""
+        guard.clocks.drain(ERROR_BODY_SECONDS)
+        body = b""
+        with contextlib.suppress(Fault, *LIBRARY_ERRORS):
+            while len(body) < ERROR_BODY_BYTES and (
+                data := response.raw.read1(READ_BYTES, decode_content=True)
+            ):
+                body += data
+        response.close()
+        guard.release()
+        guard.check()
+        headers = _lower(response.headers)
+        answer = Answer(
+            status=response.status_code, headers=headers, body=body[:ERROR_BODY_BYTES]
+        )
+        if 300 <= response.status_code < 400:  # noqa: PLR2004 - HTTP's redirects
+            kind = FaultKind.REDIRECT
+            target = place(urljoin(url, headers.get("location", "")))
+            detail = f"{response.status_code} to {target}"
+        elif response.status_code < 300:  # noqa: PLR2004 - HTTP's successes
+            kind = FaultKind.NOT_EVENT_STREAM
+            detail = (
+                f"{response.status_code} with "
+                f"Content-Type {headers.get('content-type', '(none)')}"
+            )
+        else:
+            kind, detail = FaultKind.STATUS, str(response.status_code)
+        return Fault(kind, guard.phase, detail, reused=guard.reused, answer=answer)
+
+    def _environment(self, session: requests.Session, url: str) -> dict[str, Any]:
+        place = origin(url)
+        settings = self._settings.get(place)
+        if settings is None:
+            settings = dict(
+                session.merge_environment_settings(url, {}, True, self._verify, None)
+            )
+            # A race only computes the same twice.
+            self._settings[place] = settings
+        return settings
+
+    def _new_session(self) -> requests.Session:
+        session = _Session()
+        adapter = GuardedAdapter(
+            pool_connections=8, pool_maxsize=self._connections, max_retries=0
+        )
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        session.headers.clear()
+        session.cookies.set_policy(
+            http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
+        )
+        return session
+
+    def _after_fork(self) -> None:
+        # The sockets are the parent's: a child that used them would read its answers.
+        self._session = self._new_session()
+
+
+_transports: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for transport in list(_transports):
+        transport._after_fork()  # noqa: SLF001 - this module's own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class _Session(requests.Session):
+    """A session that leaves redirects alone, even the reading of their bodies."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - requests' signature
+        return None
+
+
+class _Secrets(requests.auth.AuthBase):
+    """Sets the headers with keys; its presence keeps requests from ``.netrc``."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        r.headers.update(self._headers)
+        return r
+
+
+def server_request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the server's id of a request, under the names that are in use."""
+    return headers.get("x-request-id") or headers.get("request-id")
+
+
+def _is_event_stream(response: requests.Response) -> bool:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # Some servers send no type at all; what claims to be something else is not ours.
+    return kind in ("text/event-stream", "")
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -1,0 +1,284 @@
+"""The socket under a response: a deadline on every recv, and a stop from any thread.
+
+urllib3's timeouts are per recv and kill the file object, so a server that drips holds
+its reader for ever; closing a response from another thread does not wake its reader.
+Both are mended one floor lower. A `SocketGuard` belongs to one attempt: its reading
+thread asks it before each recv how long to wait, and any other thread may stop it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from holystream.clocks import Clock
+from holystream.errors import Phase
+from holystream.wire.faults import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import WriteableBuffer
+
+    from holystream.clocks import ReadClocks
+
+_KIND_OF_CLOCK = {
+    Clock.CONNECT: FaultKind.CONNECT_TIMEOUT,
+    Clock.FIRST_TOKEN: FaultKind.FIRST_TOKEN,
+    Clock.IDLE: FaultKind.IDLE,
+    Clock.TOKEN_IDLE: FaultKind.TOKEN_IDLE,
+    Clock.TAIL: FaultKind.TAIL,
+    Clock.DRAIN: FaultKind.IDLE,
+    Clock.DEADLINE: FaultKind.DEADLINE,
+}
+
+
+class SocketGuard:
+    """Watches over the socket of one attempt.
+
+    `stop` may be called from any thread; everything else is the reading thread's.
+
+    Attributes:
+        clocks: How long the reading thread may still wait.
+        phase: How far the attempt got.
+        reused: The connection had served a request before.
+    """
+
+    def __init__(
+        self, clocks: ReadClocks, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.clocks = clocks
+        self.now = now
+        self._connect_by = 0.0
+        # Guards _stopped, _handle and _waiting. The shutdown that is made under it
+        # never blocks; without the lock it could hit a descriptor number that was
+        # closed and given out again.
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._handle: socket.socket | None = None
+        self._waiting: threading.Event | None = None
+
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with a request: the first one, or the next after a redirect."""
+        self.phase = Phase.CONNECT
+        self.reused = False
+        self._connect_by = self.now() + self.clocks.connect
+
+    @property
+    def stopped(self) -> bool:
+        """True once `stop` was called."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """End the attempt at once, whatever its thread is waiting for."""
+        with self._lock:
+            self._stopped = True
+            if self._waiting is not None:
+                self._waiting.set()
+            if self._handle is not None:
+                # Not connected yet, or gone already: then there is nothing to wake.
+                with contextlib.suppress(OSError):
+                    self._handle.shutdown(socket.SHUT_RDWR)
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Take a second handle on ``sock``: it outlives the TLS wrapping of the first.
+
+        Raises:
+            Fault: The attempt was stopped already.
+        """
+        handle = socket.fromfd(sock.fileno(), sock.family, sock.type)
+        with self._lock:
+            previous, self._handle = self._handle, handle
+        if previous is not None:
+            previous.close()
+        # A stop before the handle was in place found nothing to shut down.
+        self.check()
+
+    def release(self) -> None:
+        """Let go of the socket; a later `stop` must not touch it."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+    def check(self) -> None:
+        """Raise if the attempt was stopped.
+
+        Raises:
+            Fault: It was.
+        """
+        if self._stopped:
+            raise self.fault(FaultKind.STOPPED)
+
+    def fault(self, kind: FaultKind, detail: str = "") -> Fault:
+        """Return a fault of this attempt, in its present phase."""
+        return Fault(kind, self.phase, detail, reused=self.reused)
+
+    def next_wait(self) -> tuple[float, Clock]:
+        """Return how many seconds the next wait may take, and the clock that says so.
+
+        Raises:
+            Fault: A clock ran out, or the attempt was stopped.
+        """
+        self.check()
+        now = self.now()
+        seconds, clock = self.clocks.left(now)
+        if self.phase is Phase.CONNECT and self._connect_by - now < seconds:
+            seconds, clock = self._connect_by - now, Clock.CONNECT
+        if seconds <= 0:
+            raise self.ran_out(clock)
+        return seconds, clock
+
+    def ran_out(self, clock: Clock) -> Fault:
+        """Return the fault for ``clock`` having run out."""
+        return self.fault(_KIND_OF_CLOCK[clock])
+
+    def wait_for(self, event: threading.Event) -> None:
+        """Wait for ``event``, which another thread sets.
+
+        Raises:
+            Fault: A clock ran out, or the attempt was stopped.
+        """
+        with self._lock:
+            self._waiting = event
+        try:
+            seconds, clock = self.next_wait()
+            if not event.wait(seconds):
+                raise self.ran_out(clock)
+        finally:
+            with self._lock:
+                self._waiting = None
+        self.check()
+
+
+class GuardedSocketIO(socket.SocketIO):
+    """The raw stream of a response: each read waits as long as its guard allows."""
+
+    def __init__(self, sock: socket.socket, guard: SocketGuard) -> None:
+        super().__init__(sock, "r")
+        self._guard = guard
+        self._recv_into = sock.recv_into
+        self._settimeout = sock.settimeout
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Receive once.
+
+        Raises:
+            Fault: A clock ran out, or the attempt was stopped meanwhile.
+        """
+        guard = self._guard
+        seconds, clock = guard.next_wait()
+        self._settimeout(seconds)
+        started = guard.now()
+        try:
+            count = self._recv_into(buffer)
+        except TimeoutError:
+            guard.check()
+            raise guard.ran_out(clock) from None
+        except OSError:
+            guard.check()
+            raise
+        guard.clocks.waited(guard.now() - started)
+        # After a stop the kernel may still hand out what came before it, and TLS
+        # reports a ragged end: neither may pass for the server's doing.
+        guard.check()
+        return count
+
+
+class GuardedSocket:
+    """What http.client sees of a socket when it builds a response: ``makefile``."""
+
+    def __init__(self, sock: Any, guard: SocketGuard) -> None:
+        self._sock = sock
+        self._guard = guard
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return a buffered reader that counts as one of the socket's files."""
+        raw = GuardedSocketIO(self._sock, self._guard)
+        # As socket.makefile does: the descriptor is closed with its last file.
+        # TLS inside TLS wraps a socket instead of being one.
+        counted = getattr(self._sock, "socket", self._sock)
+        counted._io_refs += 1  # noqa: SLF001 - the protocol between the two
+        return io.BufferedReader(raw)
+
+
+def resolve(
+    host: str, port: int, guard: SocketGuard
+) -> list[tuple[Any, Any, int, str, Any]]:
+    """Return the addresses of ``host``, waiting no longer than ``guard`` allows.
+
+    The resolver cannot be interrupted, so a name is looked up in a daemon thread that
+    we stop waiting for.
+
+    Raises:
+        Fault: The name does not resolve, a clock ran out, or a stop came.
+    """
+    with contextlib.suppress(OSError, UnicodeError):
+        return socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+    done = threading.Event()
+    answer: list[Any] = []
+
+    def look_up() -> None:
+        try:
+            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.append(error)
+        done.set()
+
+    threading.Thread(target=look_up, name="holystream-resolver", daemon=True).start()
+    guard.wait_for(done)
+    if isinstance(answer[0], Exception):
+        raise guard.fault(
+            FaultKind.NAME_RESOLUTION, f"{host}: {answer[0]}"
+        ) from answer[0]
+    addresses: list[tuple[Any, Any, int, str, Any]] = answer[0]
+    return addresses
+
+
+def connect(
+    addresses: list[tuple[Any, Any, int, str, Any]],
+    guard: SocketGuard,
+    *,
+    source: tuple[str, int] | None,
+    options: list[tuple[int, int, int | bytes]],
+) -> socket.socket:
+    """Connect to the first address that answers.
+
+    Each address may take an equal share of the time that is left.
+
+    Raises:
+        Fault: None could be reached, a clock ran out, or a stop came.
+    """
+    failure: OSError | None = None
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            guard.adopt(sock)
+            for option in options:
+                sock.setsockopt(*option)
+            if source:
+                sock.bind(source)
+            seconds, _ = guard.next_wait()
+            sock.settimeout(seconds / (len(addresses) - tried))
+            sock.connect(address)
+            guard.check()
+        except OSError as error:
+            sock.close()
+            guard.check()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    if isinstance(failure, TimeoutError):
+        raise guard.fault(FaultKind.CONNECT_TIMEOUT) from failure
+    raise guard.fault(FaultKind.REFUSED, str(failure)) from failure
