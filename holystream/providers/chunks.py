@@ -1,0 +1,251 @@
+"""The chunks of an OpenAI-compatible chat stream, reduced to the fields we use.
+
+Two readings lead to the same structs. The typed one, by msgspec, is the fast path and
+takes what the API documents. It refuses everything else, and real servers send that:
+NaN, halves of a surrogate pair, invalid UTF-8, null or an object of another type where
+one is promised. Those go to `read_leniently`, which is allowed to be slow.
+
+Invariants: a string from the typed reading can be encoded; one from the lenient reading
+may hold lone surrogates. Nothing that could be part of the answer is dropped because of
+its shape: it is read, or it raises `Malformed`, whose message never holds content.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "DONE",
+    "Chunk",
+    "ChunkChoice",
+    "Delta",
+    "FunctionPiece",
+    "Malformed",
+    "NamedChunk",
+    "NotJSON",
+    "ToolCallPiece",
+    "read_leniently",
+    "read_named",
+    "read_plain",
+]
+
+DONE = b"[DONE]"
+"""The data of the event that ends a stream."""
+
+
+class Malformed(ValueError):
+    """An event cannot be read. Its message says where, never what it holds."""
+
+
+class NotJSON(Malformed):
+    """The data of an event is not a JSON object."""
+
+
+class FunctionPiece(msgspec.Struct, gc=False):
+    """A piece of a call: its name, once, and its arguments, bit by bit."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallPiece(msgspec.Struct, gc=False):
+    """One element of ``delta.tool_calls``."""
+
+    index: int | None = None
+    id: str | None = None
+    function: FunctionPiece | None = None
+
+
+class Delta(msgspec.Struct, gc=False):
+    """What one chunk adds to one choice."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCallPiece] | None = None
+    function_call: FunctionPiece | None = None
+
+
+class ChunkChoice(msgspec.Struct, gc=False):
+    """One element of ``choices``. Moonshot puts the usage here."""
+
+    index: int | None = None
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+    usage: Any = None
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """One chunk, without what every chunk repeats."""
+
+    choices: list[ChunkChoice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+class NamedChunk(Chunk, gc=False):
+    """A chunk with the names that are only needed once for each answer."""
+
+    id: str | None = None
+    model: str | None = None
+
+
+read_plain = msgspec.json.Decoder(Chunk).decode
+read_named = msgspec.json.Decoder(NamedChunk).decode
+
+
+def read_leniently(data: bytes) -> NamedChunk | None:
+    """Read a chunk of any shape.
+
+    Args:
+        data: The data of an event that the typed reading refused or found nothing in.
+
+    Returns:
+        The chunk; its ``error`` is set for every known shape of an error. None for an
+        object that is neither a chunk nor an error.
+
+    Raises:
+        NotJSON: It is not a JSON object.
+        Malformed: A part of it that may be content has a shape nobody can read.
+    """
+    try:
+        # strict=False: some servers leave control characters unescaped.
+        chunk = json.loads(
+            data.decode("utf-8", "replace").removeprefix("\ufeff"), strict=False
+        )
+    except (ValueError, RecursionError):
+        # Not chained: a JSONDecodeError holds the whole text.
+        raise NotJSON(f"{len(data)} bytes of data are not JSON") from None
+    if not isinstance(chunk, dict):
+        raise NotJSON(f"the data is a JSON {_kind(chunk)}, not an object")
+    error = chunk.get("error")
+    if not error and chunk.get("choices") is None and _is_error(chunk):
+        error = chunk
+    if not error and not any(key in chunk for key in ("choices", "usage")):
+        return None
+    return NamedChunk(
+        choices=[_choice(choice) for choice in _list(chunk, "choices")],
+        usage=chunk.get("usage"),
+        error=error or None,
+        id=_name(chunk, "id"),
+        model=_name(chunk, "model"),
+    )
+
+
+def _is_error(chunk: dict[str, Any]) -> bool:
+    """Know the errors that do not come under the key ``error``."""
+    return (
+        chunk.get("object") == "error"
+        or chunk.get("type") == "error"
+        or bool(chunk.get("detail"))
+    )
+
+
+def _choice(choice: dict[str, Any]) -> ChunkChoice:
+    index = choice.get("index")
+    if isinstance(index, str) and index.isdecimal() and len(index) < 10:  # noqa: PLR2004
+        index = int(index)
+    return ChunkChoice(
+        index=index if _is_int(index) else None,
+        delta=_delta(choice, "delta"),
+        message=_delta(choice, "message"),
+        finish_reason=_name(choice, "finish_reason"),
+        usage=choice.get("usage"),
+    )
+
+
+def _delta(choice: dict[str, Any], key: str) -> Delta | None:
+    delta = choice.get(key)
+    if delta is None:
+        return None
+    if not isinstance(delta, dict):
+        raise Malformed(f"{key} is a JSON {_kind(delta)}, not an object")
+    content, thinking = _content(delta)
+    return Delta(
+        content=content,
+        reasoning_content=_name(delta, "reasoning_content") or thinking,
+        reasoning=_name(delta, "reasoning"),
+        refusal=_name(delta, "refusal"),
+        tool_calls=[_tool_call(piece) for piece in _list(delta, "tool_calls")] or None,
+        function_call=_function(delta, "function_call"),
+    )
+
+
+def _content(delta: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Read content that is a string or, from Mistral, a list of parts."""
+    content = delta.get("content")
+    if content is None or isinstance(content, str):
+        return content, None
+    text = thinking = ""
+    for part in _list(delta, "content"):
+        if isinstance(part.get("text"), str):
+            text += part["text"]
+        elif part.get("type") == "thinking":
+            inner = part.get("thinking")
+            if isinstance(inner, str):
+                thinking += inner
+            else:
+                thinking += _content({"content": inner})[0] or ""
+        else:
+            raise Malformed("content holds a part without text")
+    return text, thinking
+
+
+def _tool_call(piece: dict[str, Any]) -> ToolCallPiece:
+    index = piece.get("index")
+    return ToolCallPiece(
+        index=index if _is_int(index) else None,
+        id=_name(piece, "id"),
+        function=_function(piece, "function"),
+    )
+
+
+def _function(piece: dict[str, Any], key: str) -> FunctionPiece | None:
+    function = piece.get(key)
+    if function is None:
+        return None
+    if not isinstance(function, dict):
+        raise Malformed(f"{key} is a JSON {_kind(function)}, not an object")
+    arguments = function.get("arguments")
+    if arguments is not None and not isinstance(arguments, str):
+        # Some servers parse the arguments themselves and send them in one piece.
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return FunctionPiece(name=_name(function, "name"), arguments=arguments)
+
+
+def _list(holder: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the objects of a list; null, there or as an element, is nothing."""
+    value = holder.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Malformed(f"{key} is a JSON {_kind(value)}, not an array")
+    objects = [element for element in value if element is not None]
+    for element in objects:
+        if not isinstance(element, dict):
+            raise Malformed(f"{key} holds a JSON {_kind(element)}, not an object")
+    return objects
+
+
+def _name(holder: dict[str, Any], key: str) -> str | None:
+    value = holder.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _kind(value: object) -> str:
+    """Return JSON's name for the type of a value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    names = ((str, "string"), (list, "array"), (dict, "object"))
+    return next((name for kind, name in names if isinstance(value, kind)), "number")

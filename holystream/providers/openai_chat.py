@@ -1,0 +1,324 @@
+"""The chat completions API of OpenAI, and of everything compatible with it.
+
+`OpenAIChatDecoder.decode` is the hot path of the package: one call for each read, one
+turn of its loop for each token. The turn that does nothing but text of one choice is
+written out in it; everything else takes `_general`.
+
+What counts as the end: an accepted finish reason for every choice, and no error.
+Reading goes on after the first finish reason, because usage follows it and some proxies
+send "stop" too early. ``[DONE]`` alone proves nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from holystream.errors import Phase
+from holystream.events import (
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    UsageReport,
+)
+from holystream.providers.chunks import (
+    DONE,
+    Malformed,
+    NamedChunk,
+    NotJSON,
+    ToolCallPiece,
+    read_leniently,
+    read_named,
+    read_plain,
+)
+from holystream.providers.refusals import read_refusal
+from holystream.providers.surrogates import REPLACEMENT, mend
+from holystream.providers.tool_calls import ToolCalls
+from holystream.providers.usage import read_usage
+from holystream.wire.faults import Answer, Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from holystream.events import StreamEvent, Usage
+    from holystream.providers.base import ChatRequest, Profile
+    from holystream.providers.chunks import Chunk, Delta
+    from holystream.wire.faults import Refusal
+    from holystream.wire.sse import ServerSentEvent
+
+__all__ = ["OpenAIChat", "OpenAIChatDecoder"]
+
+_CUT_REASONS: Final = frozenset({"length", "max_tokens", "content_filter"})
+"""Finish reasons that say the answer was cut short; a half tool call is part of it."""
+
+_Channel = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
+
+
+class OpenAIChat:
+    """The provider for one profile of OpenAI-compatible servers."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+
+    def decoder(self, request: ChatRequest, *, segment: int) -> OpenAIChatDecoder:
+        """Return a fresh decoder for the answer to ``request``."""
+        return OpenAIChatDecoder(self.profile, choices=request.choices, segment=segment)
+
+    def refusal(self, answer: Answer) -> Refusal:
+        """Read an error body or an error event, in any shape; never fails."""
+        return read_refusal(answer)
+
+    def __repr__(self) -> str:
+        return f"<OpenAIChat profile={self.profile.name!r}>"
+
+
+class OpenAIChatDecoder:
+    """Decodes the chunks of one connection; see `holystream.providers.base.Decoder`."""
+
+    def __init__(self, profile: Profile, *, choices: int, segment: int) -> None:
+        self.failure: Fault | None = None
+        self.ended = False
+        self.usage: Usage | None = None
+        self.model: str | None = None
+        self.response_id: str | None = None
+        self._profile = profile
+        self._choices = choices
+        self._segment = segment
+        # Until a chunk has told the answer's names, chunks are read with them.
+        self._read: Callable[[bytes], Chunk] = read_named
+        self._text_lengths: dict[int, int] = {}
+        self._lengths: dict[_Channel, dict[int, int]] = {
+            TextDelta: self._text_lengths,
+            ReasoningDelta: {},
+            RefusalDelta: {},
+        }
+        # High surrogates that wait for their partner.
+        self._waiting: dict[tuple[_Channel, int], str] = {}
+        self._calls: dict[int, ToolCalls] = {}
+        self._reasons: dict[int, str] = {}
+
+    @property
+    def finish_reasons(self) -> Mapping[int, str]:
+        """The finish reason of each choice that has one; the last one it was given."""
+        return self._reasons
+
+    @property
+    def finished(self) -> bool:
+        """Every choice has an accepted finish reason, and nothing failed.
+
+        Every choice is as many as were asked for; after the server's own end mark, as
+        many as there were.
+        """
+        reasons = self._reasons
+        if not reasons or self.failure is not None:
+            return False
+        if len(reasons) < self._choices and not self.ended:
+            return False
+        seen = set(self._calls).union(*self._lengths.values())
+        return reasons.keys() >= seen and not any(
+            calls.open for calls in self._calls.values()
+        )
+
+    def complete(self, *, clean_end: bool) -> bool:
+        """Whether the answer is whole if the body ends here, cleanly or cut."""
+        if self._profile.early_stop and not (self.ended or clean_end):
+            return False
+        return self.finished
+
+    def decode(self, messages: Sequence[ServerSentEvent]) -> list[StreamEvent]:
+        """Return the events that these messages bring, in order.
+
+        Nothing is read behind ``[DONE]`` or a failure.
+        """
+        events: list[StreamEvent] = []
+        if self.ended or self.failure is not None:
+            return events
+        append = events.append
+        lengths = self._text_lengths
+        waiting = self._waiting
+        segment = self._segment
+        read = self._read
+        chunk: Chunk | None
+        for message in messages:
+            data = message.data
+            try:
+                chunk = read(data)
+            except (ValueError, RecursionError):
+                chunk = None
+            else:
+                choices = chunk.choices
+                if (
+                    choices
+                    and len(choices) == 1
+                    and not chunk.error
+                    and chunk.usage is None
+                    and read is read_plain
+                    and not waiting
+                    and message.event != "error"
+                ):
+                    choice = choices[0]
+                    delta = choice.delta
+                    if (
+                        delta is not None
+                        and not choice.finish_reason
+                        and not choice.usage
+                        and not delta.tool_calls
+                        and not delta.reasoning_content
+                        and not delta.reasoning
+                        and not delta.refusal
+                        and not delta.function_call
+                        and (text := delta.content)
+                    ):
+                        index = choice.index or 0
+                        offset = lengths.get(index, 0)
+                        append(TextDelta(text, offset, index, segment, data))
+                        lengths[index] = offset + len(text)
+                        continue
+            if not self._general(message, chunk, events):
+                break
+            read = self._read
+        return events
+
+    def _general(
+        self,
+        message: ServerSentEvent,
+        chunk: Chunk | None,
+        events: list[StreamEvent],
+    ) -> bool:
+        """Take any message; return whether to read on.
+
+        Args:
+            message: The message.
+            chunk: Its typed reading, or None if that failed.
+            events: Where its events are appended.
+        """
+        data = message.data
+        if message.event == "error":
+            self._fail_with(data)
+            return False
+        try:
+            if chunk is None or not (chunk.choices or chunk.usage or chunk.error):
+                stripped = data.strip()
+                if stripped == DONE:
+                    self._end(events)
+                    return False
+                chunk = read_leniently(data) if stripped else None
+            if chunk is not None:
+                self._take(chunk, data, events)
+        except Malformed as error:
+            # An event of a type we do not know may hold whatever it likes.
+            if not isinstance(error, NotJSON) or message.event in ("", "message"):
+                self.failure = Fault(FaultKind.MALFORMED, Phase.BODY, str(error))
+        return self.failure is None
+
+    def _take(self, chunk: Chunk, data: bytes, events: list[StreamEvent]) -> None:
+        """Take a chunk: first what it adds, then how it ends."""
+        if isinstance(chunk, NamedChunk):
+            self.response_id = self.response_id or chunk.id or None
+            self.model = self.model or chunk.model or None
+            if chunk.choices:
+                self._read = read_plain
+        choices = chunk.choices or ()
+        for choice in choices:
+            index = choice.index or 0
+            delta = choice.delta
+            if delta is None and choice.message is not None and self._is_new(index):
+                # A server that does not stream: the whole answer in one event.
+                delta = choice.message
+            if delta is not None:
+                self._add(index, delta, data, events)
+            self._report(choice.usage, events)
+        self._report(chunk.usage, events)
+        if chunk.error:
+            self._fail_with(data)
+            return
+        for choice in choices:
+            if choice.finish_reason and self.failure is None:
+                self._finish(choice.index or 0, choice.finish_reason, data, events)
+
+    def _add(
+        self, index: int, delta: Delta, data: bytes, events: list[StreamEvent]
+    ) -> None:
+        if reasoning := delta.reasoning_content or delta.reasoning:
+            self._say(ReasoningDelta, index, reasoning, data, events)
+        if delta.content:
+            self._say(TextDelta, index, delta.content, data, events)
+        if delta.refusal:
+            self._say(RefusalDelta, index, delta.refusal, data, events)
+        pieces = delta.tool_calls or []
+        if delta.function_call is not None:
+            pieces = [*pieces, ToolCallPiece(index=0, function=delta.function_call)]
+        if pieces:
+            calls = self._calls.get(index)
+            if calls is None:
+                calls = self._calls[index] = ToolCalls(index, self._segment)
+            calls.add(pieces, events)
+
+    def _say(
+        self,
+        channel: _Channel,
+        index: int,
+        text: str,
+        data: bytes,
+        events: list[StreamEvent],
+    ) -> None:
+        """Append a delta, holding back half a character at its end."""
+        key = (channel, index)
+        text, waiting = mend(self._waiting.pop(key, "") + text)
+        if waiting:
+            self._waiting[key] = waiting
+        if text:
+            lengths = self._lengths[channel]
+            offset = lengths.get(index, 0)
+            events.append(channel(text, offset, index, self._segment, data))
+            lengths[index] = offset + len(text)
+
+    def _report(self, report: Any, events: list[StreamEvent]) -> None:
+        """Note the usage; counts are cumulative, so a repeated report says nothing."""
+        if report is None:
+            return
+        usage = read_usage(report)
+        if usage is not None and usage != self.usage:
+            self.usage = usage
+            events.append(UsageReport(usage=usage))
+
+    def _finish(
+        self, index: int, reason: str, data: bytes, events: list[StreamEvent]
+    ) -> None:
+        if reason in self._profile.failed_finish_reasons:
+            self._fail_with(data, f"finish_reason {reason!r}")
+            return
+        self._flush([key for key in self._waiting if key[1] == index], data, events)
+        if index in self._calls:
+            self._calls[index].close(cut=reason in _CUT_REASONS, events=events)
+        self._reasons[index] = reason
+
+    def _end(self, events: list[StreamEvent]) -> None:
+        self._flush(list(self._waiting), DONE, events)
+        self.ended = True
+
+    def _flush(
+        self,
+        keys: list[tuple[_Channel, int]],
+        data: bytes,
+        events: list[StreamEvent],
+    ) -> None:
+        """Replace the halves of characters whose partners will not come."""
+        for key in keys:
+            del self._waiting[key]
+            channel, index = key
+            self._say(channel, index, REPLACEMENT, data, events)
+
+    def _fail_with(self, data: bytes, detail: str = "") -> None:
+        """End with what the server said, for `OpenAIChat.refusal` to read."""
+        self.failure = Fault(
+            FaultKind.ERROR_EVENT,
+            Phase.BODY,
+            detail,
+            answer=Answer(status=200, headers={}, body=data),
+        )
+
+    def _is_new(self, index: int) -> bool:
+        return index not in self._calls and not any(
+            index in lengths for lengths in self._lengths.values()
+        )
