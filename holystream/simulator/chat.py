@@ -7,6 +7,7 @@ work on bytes alone.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from json.encoder import encode_basestring, encode_basestring_ascii
@@ -21,6 +22,7 @@ _PADDING = "aZ3kQ9xW7mB1vR5t"
 _ESCAPE_EVERY = 3
 _DONE = b"data: [DONE]"
 _BOM = b"\xef\xbb\xbf"
+_HALF = re.compile("[\ud800-\udfff]")
 _LAST_OF_THE_BMP = 0xFFFF
 
 
@@ -49,7 +51,7 @@ class _Writer:
         """Return a chunk with one text; every third is escaped to ASCII."""
         self._count += 1
         # Half a surrogate pair can only be written as an escape.
-        escape = not self._count % _ESCAPE_EVERY or not text.isprintable()
+        escape = not self._count % _ESCAPE_EVERY or _HALF.search(text)
         encode = encode_basestring_ascii if escape else encode_basestring
         return self.chunk(index, f'{{"{key}":{encode(text)}}}', size=len(text))
 

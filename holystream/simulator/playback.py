@@ -8,7 +8,7 @@ write and a paced one a write per event.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Literal, TypeAlias
 
@@ -61,27 +61,24 @@ class _Playback:
         events = response.pieces or ()
         self._peer = peer
         self._script = script
-        self._framing = script.framing or (
-            "chunked" if response.is_stream else "length"
-        )
+        chunked = response.is_stream or script.drip_chunk_size
+        self._framing = script.framing or ("chunked" if chunked else "length")
         self._keep_alive = keep_alive and self._framing != "close"
         size = sum(map(len, events))
-        early_end = script.cut == "end" and script.cut_at is not None
-        early_end = early_end and (script.cut_at or 0) <= size
-        if early_end:
-            events = _first(events, script.cut_at or 0)
-            size = script.cut_at or 0
+        end = script.cut_at if script.cut == "end" else None
+        ends_early = end is not None and end <= size
+        if end is not None and ends_early:
+            events, size = _first(events, end), end
         pieces = events
         if script.rechunk is not None:
             pieces = tuple(rechunk(events, script.rechunk))
         # Where a line of its own may be put in without breaking an event.
-        self._edges = frozenset(accumulate(map(len, events), initial=0))
-        self._chunk_edges = frozenset(accumulate(map(len, pieces), initial=0))
-        self._stop, offset = self._find_stop(size)
+        self._edges = frozenset[int]() if script.pings is None else _edges(events)
+        self._stop, offset = self._find_stop(size, pieces)
         self._count, self._inner = split_at(pieces, offset)
         self._pieces = pieces
         self._framer = Framer(
-            self._framing, self._parts(), gzip=script.gzip, trailer=not early_end
+            self._framing, self._parts(), gzip=script.gzip, trailer=not ends_early
         )
         self._head = self._make_head(response)
         self._bodiless = response.pieces is None
@@ -90,11 +87,13 @@ class _Playback:
         self._drip_due = 0.0
         self._last_sent = 0.0
 
-    def _find_stop(self, size: int) -> tuple[_Stop | None, int]:
+    def _find_stop(
+        self, size: int, pieces: Sequence[bytes]
+    ) -> tuple[_Stop | None, int]:
         script = self._script
         stall, cut = script.stall_at, script.cut_at
         if script.drip_chunk_size:
-            stall = _next(self._chunk_edges, stall or 0)
+            stall = _next(_edges(pieces), stall or 0)
         elif script.pings is not None and stall is not None:
             stall = _next(self._edges, stall)
         before_stall = cut is not None and (stall is None or cut <= stall)
@@ -144,7 +143,8 @@ class _Playback:
             self._wait(start + self._count * script.pace)
             piece = self._pieces[self._count]
             # A ping must not land in the data of a chunk that was announced.
-            tail = b"" if script.pings else piece[self._inner :]
+            pinged = script.pings is not None and self._stop == "stall"
+            tail = b"" if pinged else piece[self._inner :]
             self._gathered += self._framer.piece(piece[: self._inner], tail)
             self._sent(self._inner)
         if self._stop is not None:
@@ -208,9 +208,11 @@ class _Playback:
         self._peer.pause(until)
 
     def _flush(self, *, dripped: bool = True) -> None:
-        if self._gathered and self._script.drip is not None and dripped:
+        if not self._gathered:
+            return
+        if self._script.drip is not None and dripped:
             self._drip(bytes(self._gathered), self._script.drip)
-        elif self._gathered:
+        else:
             self._peer.send(self._gathered)
         self._gathered = bytearray()
         self._last_sent = time.monotonic()
@@ -222,12 +224,17 @@ class _Playback:
             self._peer.pause(self._drip_due)
             self._peer.send(data[at : at + size])
             self._drip_due += every
+        self._last_sent = time.monotonic()
 
 
 def _first(pieces: tuple[bytes, ...], size: int) -> tuple[bytes, ...]:
     index, inner = split_at(pieces, size)
     rest = (pieces[index][:inner],) if inner else ()
     return (*pieces[:index], *rest)
+
+
+def _edges(pieces: Sequence[bytes]) -> frozenset[int]:
+    return frozenset(accumulate(map(len, pieces), initial=0))
 
 
 def _next(edges: frozenset[int], offset: int) -> int:

@@ -78,8 +78,9 @@ class Script:
     """At `stall_at` (default 0) send zeros of a chunk-size line for ever, at
     the speed of `drip` (default one every 0.05 s). Chunked framing only."""
     pings: float | None = None
-    """A comment whenever the body was silent for so many seconds. Where a
-    length was announced (`one-chunk`, `length`) only while stalled."""
+    """A comment whenever a wait for the next event, or a stall, was silent for
+    so many seconds. Where a length was announced (`one-chunk`, `length`) only
+    while stalled, and only for as long as that length lasts."""
     ping_text: str = "ping"
     """What the comment says."""
     linger: float = 0.0

@@ -71,6 +71,7 @@ class Simulator:
         self._scripts: deque[tuple[Script, int]] = deque()
         self._requests: list[ReceivedRequest] = []
         self._accepted = 0
+        self._changes = 0
         self._threads: set[threading.Thread] = set()
         self._alarm = Alarm()
         self._closing = Alarm()
@@ -140,17 +141,26 @@ class Simulator:
         return b"".join(chat.event_stream(self.answer(body, sample), body, script))
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 10.0) -> bool:
-        """Wait until `condition()`, looked at whenever something changed here.
+        """Wait until `condition()` holds; tell whether it does.
 
-        It may use `requests`, `connections` and `open_connections`.
+        It is looked at whenever `requests` or `open_connections` changed.
         """
         deadline = time.monotonic() + timeout
-        with self._changed:
-            return self._changed.wait_for(condition, deadline - time.monotonic())
+        while True:
+            seen = self._changes
+            if condition():
+                return True
+            # The condition is not ours, so it is not asked under the lock.
+            with self._changed:
+                left = deadline - time.monotonic()
+                if not self._changed.wait_for(lambda: self._changes != seen, left):  # noqa: B023
+                    return False
 
     def drop_all(self) -> None:
         """End every live connection with a RST; returns when it is done."""
         with self._changed:
+            if self._closed.is_set():
+                return
             threads, alarm = tuple(self._threads), self._alarm
             self._alarm = Alarm()
         _stop(alarm, threads, reset=True)
@@ -228,7 +238,7 @@ class Simulator:
             self._threads.add(thread)
             # Under the lock, so that nobody finds a thread he can't join.
             thread.start()
-            self._changed.notify_all()
+            self._notify()
 
     def _converse(self, peer: Peer, number: int) -> None:
         try:
@@ -244,7 +254,7 @@ class Simulator:
             peer.close()
             with self._changed:
                 self._threads.discard(threading.current_thread())
-                self._changed.notify_all()
+                self._notify()
 
     def _serve(self, peer: Peer, number: int) -> bool:
         try:
@@ -257,7 +267,7 @@ class Simulator:
             count = len(self._requests)
             queued = own is None and is_chat(request)
             script = self._next_script() if queued else Script()
-            self._changed.notify_all()
+            self._notify()
         if own is not None:
             try:
                 script = Script.parse(own)
@@ -266,6 +276,10 @@ class Simulator:
         response = self._service.respond(request, script)
         response.headers["x-request-id"] = f"req_{count:08d}"
         return play(peer, response, script, keep_alive=request.keep_alive)
+
+    def _notify(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()
 
     def _next_script(self) -> Script:
         if not self._scripts:
