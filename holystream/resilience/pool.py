@@ -54,7 +54,7 @@ Priority: TypeAlias = Literal["critical", "high", "normal", "low"]
 PRIORITIES: Final[frozenset[str]] = frozenset({"critical", "high", "normal", "low"})
 
 QUEUE_PER_PERMIT: Final = 10
-"""Waiters for each permit that the queue has room for, unless ``max_queue`` is given."""
+"""Waiters that the queue has room for, for each permit, unless told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +275,7 @@ class PrioritySemaphore:
         serial = next(self._serials)
         permit = Permit(self, serial, priority)
         waiter = None
-        admitted = True
+        full = False
         try:
             with self._mutex:
                 if len(self._held) < self._limit:
@@ -287,21 +287,20 @@ class PrioritySemaphore:
                     self._waiting[waiter] = None
                 else:
                     self._refused += 1
-                    admitted = False
+                    full = True
             if self._returned:
                 self._settle()
             if waiter is not None:
-                self._wait(
-                    waiter, self._timeout if timeout is None else timeout, cancel
-                )
-            elif not admitted:
-                raise QueueFull(self._situation("the queue for a permit is full"))
+                seconds = self._timeout if timeout is None else timeout
+                self._wait(waiter, seconds, cancel)
         except BaseException:
             # An error of ours, or whatever a signal handler raised in the midst of
             # this. Pretend we never came: leave the queue, and if we were granted a
             # permit while we made up our mind, pass it on.
             self._forget(serial, waiter)
             raise
+        if full:
+            raise QueueFull(self._situation("the queue for a permit is full"))
         return permit
 
     def statistics(self) -> PoolStatistics:
@@ -340,20 +339,23 @@ class PrioritySemaphore:
             # the caller's `except` passes the permit on.
             with self._mutex:
                 self._cancels += 1
-            raise StreamCancelled(
-                "the stream was cancelled while it waited for a permit"
-            )
+            raise StreamCancelled("the stream was cancelled in the queue for a permit")
         # Written before we were woken, and never taken back: no need for the mutex.
         if waiter.granted:
             return
+        if not self._leave(waiter):
+            raise QueueTimeout(self._situation(f"no permit within {timeout:g} s"))
+
+    def _leave(self, waiter: _Waiter) -> bool:
+        """Leave the queue, out of time; return True if the grant was faster."""
         with self._mutex:
-            # Granted between the end of our sleep and now. The permit is ours, and a
+            # Granted between the end of our sleep and now. The permit is ours: a
             # little late is better than a timeout and a permit sent around in vain.
             if waiter.granted:
-                return
+                return True
             self._waiting.pop(waiter, None)
             self._timeouts += 1
-        raise QueueTimeout(self._situation(f"no permit within {timeout:g} s"))
+            return False
 
     def _release(self, serial: int) -> None:
         with self._mutex:

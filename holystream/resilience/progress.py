@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from holystream.errors import (
     ConnectionLost,
@@ -19,8 +19,53 @@ from holystream.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holystream.clocks import Deadline
-    from holystream.resilience.retry import RetryPolicy, StreamRetryState
+
+HINT_SPREAD = 0.1
+"""A server's hint is lengthened by up to this share of itself: a server that sends
+away a thousand callers with ``Retry-After: 30`` should not meet them all again in the
+same instant. Retrying earlier than asked would be rude, so it is only added to."""
+
+
+class _State(Protocol):
+    """What is used here of `retry.StreamRetryState`, a tenacity state."""
+
+    attempt_number: int
+    idle_for: float
+    upcoming_sleep: float
+    outcome: Any
+
+    def record(self, error: StreamError, now: float) -> None: ...
+
+    def prepare_for_next_attempt(self) -> None: ...
+
+
+class _Policy(Protocol):
+    """What is used here of `retry.RetryPolicy`, which is above this module."""
+
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def total_attempts(self) -> int | None: ...
+    @property
+    def first_token_attempts(self) -> int: ...
+    @property
+    def retry_after_cap(self) -> float: ...
+    @property
+    def reset_after(self) -> float: ...
+    @property
+    def counts_attempts(self) -> bool: ...
+    @property
+    def wait(self) -> Callable[[Any], float]: ...
+    @property
+    def stop(self) -> Callable[[Any], bool]: ...
+    @property
+    def retry(self) -> Callable[[Any], bool]: ...
+    def state(
+        self, start: float, uniform: Callable[[float, float], float]
+    ) -> _State: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +112,13 @@ class RetryProgress:
     )
 
     def __init__(
-        self, policy: RetryPolicy, start: float, rng: random.Random | None
+        self, policy: _Policy, start: float, rng: random.Random | None
     ) -> None:
         self._policy = policy
         self._start = start
         self._uniform = random.uniform if rng is None else rng.uniform
         # Made at the first failure: most streams never have one.
-        self._state: StreamRetryState | None = None
+        self._state: _State | None = None
         self._failures = 0
         self._first_token_timeouts = 0
         self._immediate: set[Verdict] = set()
@@ -143,7 +188,7 @@ class RetryProgress:
 
     def _decide(
         self,
-        state: StreamRetryState,
+        state: _State,
         error: StreamError,
         now: float,
         deadline: Deadline,
@@ -165,12 +210,12 @@ class RetryProgress:
             self._immediate.add(error.verdict)
         return Wait(
             delay=delay,
-            reason="immediate" if immediate else policy.reason(error, delay),
+            reason="immediate" if immediate else _reason(error, delay),
             attempt=self._failures + 1,
             attempts_left=self._attempts_left(state),
         )
 
-    def _refusal(self, state: StreamRetryState, error: StreamError) -> str | None:
+    def _refusal(self, state: _State, error: StreamError) -> str | None:
         policy = self._policy
         if error.verdict is Verdict.CANCELLED:
             return "it was cancelled"
@@ -204,7 +249,7 @@ class RetryProgress:
             and isinstance(error, ConnectionLost)
         )
 
-    def _exhausted(self, state: StreamRetryState) -> str | None:
+    def _exhausted(self, state: _State) -> str | None:
         policy = self._policy
         if self._first_token_timeouts >= policy.first_token_attempts:
             return (
@@ -220,7 +265,7 @@ class RetryProgress:
             return f"{_attempts(total)} in all"
         return None
 
-    def _attempts_left(self, state: StreamRetryState) -> int | None:
+    def _attempts_left(self, state: _State) -> int | None:
         policy = self._policy
         if not policy.counts_attempts:
             return None
@@ -232,3 +277,10 @@ class RetryProgress:
 
 def _attempts(count: int) -> str:
     return "1 attempt" if count == 1 else f"{count} attempts"
+
+
+def _reason(error: StreamError, delay: float) -> Literal["backoff", "server hint"]:
+    hint = error.retry_after
+    if hint is not None and delay <= hint * (1.0 + HINT_SPREAD):
+        return "server hint"
+    return "backoff"

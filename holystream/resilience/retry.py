@@ -30,7 +30,7 @@ from holystream.errors import (
     StreamError,
     Verdict,
 )
-from holystream.resilience.progress import GiveUp, RetryProgress, Wait
+from holystream.resilience.progress import HINT_SPREAD, GiveUp, RetryProgress, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,11 +56,6 @@ JitterName: TypeAlias = Literal[
     "full", "equal", "decorrelated", "plusminus", "additive"
 ]
 """The names that ``RetryPolicy(jitter=...)`` takes, besides None."""
-
-HINT_SPREAD = 0.1
-"""A server's hint is lengthened by up to this share of itself: a server that sends
-away a thousand callers with ``Retry-After: 30`` should not meet them all again in the
-same instant. Retrying earlier than asked would be rude, so it is only added to."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,15 +325,6 @@ class RetryPolicy:
     ) -> StreamRetryState:
         """Return a fresh tenacity state, which the three strategies can be given."""
         return StreamRetryState(self, start, uniform)
-
-    def reason(
-        self, error: StreamError, delay: float
-    ) -> Literal["backoff", "server hint"]:
-        """Say which of the two made a wait ``delay`` seconds long."""
-        hint = error.retry_after
-        if hint is not None and delay <= hint * (1.0 + HINT_SPREAD):
-            return "server hint"
-        return "backoff"
 
     @property
     def counts_attempts(self) -> bool:
