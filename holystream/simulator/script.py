@@ -16,8 +16,9 @@ behind the end is never reached. Seconds are floats.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from holystream.simulator import notation
@@ -36,12 +37,29 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "newline": get_args(Newline),
     "usage": get_args(UsagePlace),
 }
-_NOT_NEGATIVE = (
-    "latency", "first_token", "pace", "linger", "times", "cut_at", "stall_at",
-    "error_event_at", "malformed_at",
-)  # fmt: skip
-_POSITIVE = ("pings", "rechunk")
-_PAIRS = ("drip", "drip_headers")
+_Range: TypeAlias = Callable[[Any], bool]
+
+
+def _not_negative(value: float | None) -> bool:
+    return value is None or 0 <= value < inf
+
+
+def _positive(value: float | None) -> bool:
+    return value is None or 0 < value < inf
+
+
+def _pair(value: tuple[int, float] | None) -> bool:
+    return value is None or (_positive(value[0]) and _not_negative(value[1]))
+
+
+_RANGES: Mapping[str, _Range] = {
+    **dict.fromkeys(("latency", "first_token", "pace", "linger"), _not_negative),
+    **dict.fromkeys(("cut_at", "stall_at", "times"), _not_negative),
+    **dict.fromkeys(("error_event_at", "malformed_at"), _not_negative),
+    **dict.fromkeys(("pings", "rechunk"), _positive),
+    **dict.fromkeys(("drip", "drip_headers"), _pair),
+    "status": range(200, 1000).__contains__,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,14 +156,9 @@ class Script:
             if (value := getattr(self, name)) not in known:
                 words = ", ".join(repr(word) for word in known)
                 raise ValueError(f"{name} must be one of {words}, not {value!r}")
-        for name in (*_NOT_NEGATIVE, *_POSITIVE):
-            value = getattr(self, name)
-            if value is not None and (value < 0 or (not value and name in _POSITIVE)):
+        for name, fits in _RANGES.items():
+            if not fits(value := getattr(self, name)):
                 raise ValueError(f"{name} is out of range: {value!r}")
-        for name in _PAIRS:
-            pair = getattr(self, name)
-            if pair is not None and (pair[0] < 1 or pair[1] < 0):
-                raise ValueError(f"{name} is out of range: {pair!r}")
         if isinstance(self.error_event, str) and self.error_event not in ERROR_EVENTS:
             names = ", ".join(ERROR_EVENTS)
             raise ValueError(

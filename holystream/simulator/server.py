@@ -64,6 +64,15 @@ class Simulator:
         api_keys: Collection[str] = (),
         length: int = DEFAULT_LENGTH,
     ) -> None:
+        # First, because it may fail, and nothing may be left open then.
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server(
+            (host, port), family=family, backlog=_BACKLOG
+        )
+        self._listener.setblocking(False)
+        name = f"[{host}]" if ":" in host else host
+        self._port = int(self._listener.getsockname()[1])
+        self._base_url = f"{'https' if tls else 'http'}://{name}:{self._port}/v1"
         self._service = Service(text=text, length=length, api_keys=api_keys)
         self._tls = tls
         # Guards everything below; notified whenever something of it changes.
@@ -77,14 +86,6 @@ class Simulator:
         self._closing = Alarm()
         self._closed = threading.Event()
         self.play(*([script] if isinstance(script, Script) else script))
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server(
-            (host, port), family=family, backlog=_BACKLOG
-        )
-        self._listener.setblocking(False)
-        name = f"[{host}]" if ":" in host else host
-        self._port = int(self._listener.getsockname()[1])
-        self._base_url = f"{'https' if tls else 'http'}://{name}:{self._port}/v1"
         self._acceptor = threading.Thread(
             target=self._accept, name="simulator-accept", daemon=True
         )
@@ -172,7 +173,10 @@ class Simulator:
             pass
 
     def close(self) -> None:
-        """End everything; returns when no thread and no socket is left."""
+        """End everything; returns when no thread and no socket is left.
+
+        Called again, it does nothing.
+        """
         with self._changed:
             if self._closed.is_set():
                 return

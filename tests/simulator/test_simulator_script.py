@@ -1,0 +1,112 @@
+"""Scripts: what they refuse, and their text form."""
+
+import threading
+from dataclasses import fields
+
+import pytest
+from simulator_client import fetch, question
+
+from holystream.simulator import ERROR_EVENTS, Script, notation
+
+ONE_OF_EACH = [
+    Script(),
+    Script(latency=0.5, first_token=1.5, pace=0.001, linger=2.0, pings=15.0),
+    Script(cut_at=120, cut="rst", stall_at=7, times=0),
+    Script(cut_before_headers="fin", garbage_status_line=True, stall_headers=True),
+    Script(drip=(3, 0.01), drip_headers=(1, 1e-05)),
+    Script(drip_chunk_size=True, framing="chunked"),
+    Script(ping_text="a, b; c", content_type="text/html; charset=utf-8"),
+    Script(ping_text="", finish_reason=""),
+    Script(ping_text=" \u2028é\n", redirect="http://x/?a=b,c"),
+    Script(status=429, headers={"Retry-After": "Wed, 21 Oct", "x": ""}),
+    Script(error={"a": [1, {"b": "c;d"}]}, echo_key=True),
+    Script(error=b"<p>\r\n\xff, ;</p>"),
+    Script(error=b""),
+    Script(error_event_at=3, error_event={"error": {"code": 1}}),
+    Script(error_event=b"event: error\ndata: x\n\n", malformed_at=2),
+    *(Script(error_event=name) for name in ERROR_EVENTS),
+    Script(finish=False, done=False, usage="none", split_surrogates=True),
+    Script(framing="one-chunk", newline="\r\n", rechunk=5, bom=True, gzip=True),
+    Script(newline="\r", final_blank_line=False),
+]
+
+
+@pytest.mark.parametrize("script", ONE_OF_EACH, ids=str)
+def test_what_is_written_is_read_back(script):
+    text = str(script)
+    assert Script.parse(text) == script
+    assert text.isascii()
+    assert "\n" not in text
+
+
+def test_every_field_but_the_gate_can_be_written():
+    names = {item.name for item in fields(Script)}
+    assert names - set(notation._READERS) == {"gate", "headers"}
+    assert str(Script(gate=threading.Semaphore())) == ""
+    written = {name for script in ONE_OF_EACH for name in notation.read(str(script))}
+    assert names - written == {"gate"}
+
+
+def test_scripts_are_read_as_people_write_them():
+    assert Script.parse(" cut_at=120,cut=rst;gzip ; ,bom=YES, done=0 ") == Script(
+        cut_at=120, cut="rst", gzip=True, bom=True, done=False
+    )
+    assert Script.parse("newline=CRLF; drip=3/0.01") == Script(
+        newline="\r\n", drip=(3, 0.01)
+    )
+    assert Script.parse("error=busy; status=503") == Script(error=b"busy", status=503)
+    assert Script.parse("headers.Retry-After=2") == Script(headers={"Retry-After": "2"})
+    assert Script.parse("") == Script.parse(" ; ") == Script()
+    assert Script.parse("ping_text= two words ").ping_text == "two words"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "cutat=1",
+            "unknown key 'cutat'; known: bom, content_type, cut, .*headers.NAME",
+        ),
+        ("headers.=1", "unknown key"),
+        ("gate=1", "unknown key 'gate'"),
+        ("cut_at=x", "cut_at=x: invalid literal"),
+        ("cut=now", "cut must be one of 'fin', 'rst', 'end', not 'now'"),
+        ("framing=none", "framing must be one of None, 'chunked'"),
+        ("gzip=maybe", "gzip=maybe: expected true or false"),
+        ("newline=nl", "expected lf, crlf or cr"),
+        ("drip=3", "expected bytes/seconds"),
+        ("drip=0/1", "drip is out of range"),
+        ("pace=-1", "pace is out of range"),
+        ("pings=0", "pings is out of range"),
+        ("pings=nan", "pings is out of range"),
+        ("rechunk=0", "rechunk is out of range"),
+        ("status=20", "status is out of range"),
+        ("error={", "error: not valid JSON"),
+        ('cut="rst" x', "expected a comma or semicolon"),
+        ('cut={"a":1}', "a JSON object does not fit here"),
+        ("=1", "expected key=value"),
+        ("error_event=opanai", "no error event is named 'opanai'; known: openai, "),
+        ("drip_chunk_size; framing=close", "needs chunked framing"),
+        ("drip_chunk_size; gzip=1; framing=length", "needs chunked framing"),
+    ],
+)
+def test_mistakes_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        Script.parse(text)
+
+
+def test_a_script_is_frozen_and_keyword_only():
+    with pytest.raises(AttributeError):
+        Script().status = 500
+    with pytest.raises(TypeError):
+        Script(1)
+
+
+def test_the_header_does_what_the_script_does(sim):
+    for script in (
+        Script(newline="\r\n", error_event_at=2),
+        Script(cut_at=99, bom=True),
+    ):
+        by_header = fetch(sim, X_Simulator=str(script))
+        sim.play(script)
+        assert by_header.body == fetch(sim, question()).body
