@@ -13,7 +13,7 @@ its shape: it is read, or it raises `Malformed`, whose message never holds conte
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -34,6 +34,8 @@ __all__ = [
 
 DONE = b"[DONE]"
 """The data of the event that ends a stream."""
+
+_INDEX_DIGITS: Final = 10
 
 
 class Malformed(ValueError):
@@ -124,7 +126,7 @@ def read_leniently(data: bytes) -> NamedChunk | None:
     if not isinstance(chunk, dict):
         raise NotJSON(f"the data is a JSON {_kind(chunk)}, not an object")
     error = chunk.get("error")
-    if not error and chunk.get("choices") is None and _is_error(chunk):
+    if not error and not chunk.get("choices") and _is_error(chunk):
         error = chunk
     if not error and not any(key in chunk for key in ("choices", "usage")):
         return None
@@ -147,11 +149,8 @@ def _is_error(chunk: dict[str, Any]) -> bool:
 
 
 def _choice(choice: dict[str, Any]) -> ChunkChoice:
-    index = choice.get("index")
-    if isinstance(index, str) and index.isdecimal() and len(index) < 10:  # noqa: PLR2004
-        index = int(index)
     return ChunkChoice(
-        index=index if _is_int(index) else None,
+        index=_index(choice),
         delta=_delta(choice, "delta"),
         message=_delta(choice, "message"),
         finish_reason=_name(choice, "finish_reason"),
@@ -197,9 +196,8 @@ def _content(delta: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _tool_call(piece: dict[str, Any]) -> ToolCallPiece:
-    index = piece.get("index")
     return ToolCallPiece(
-        index=index if _is_int(index) else None,
+        index=_index(piece),
         id=_name(piece, "id"),
         function=_function(piece, "function"),
     )
@@ -237,8 +235,13 @@ def _name(holder: dict[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _index(holder: dict[str, Any]) -> int | None:
+    value = holder.get("index")
+    if isinstance(value, str) and value.isdecimal() and len(value) < _INDEX_DIGITS:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _kind(value: object) -> str:

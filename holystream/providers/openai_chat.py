@@ -110,7 +110,7 @@ class OpenAIChatDecoder:
         many as there were.
         """
         reasons = self._reasons
-        if not reasons or self.failure is not None:
+        if not reasons or self.failure is not None or self._waiting:
             return False
         if len(reasons) < self._choices and not self.ended:
             return False
@@ -209,6 +209,10 @@ class OpenAIChatDecoder:
             # An event of a type we do not know may hold whatever it likes.
             if not isinstance(error, NotJSON) or message.event in ("", "message"):
                 self.failure = Fault(FaultKind.MALFORMED, Phase.BODY, str(error))
+        except RecursionError:
+            self.failure = Fault(
+                FaultKind.MALFORMED, Phase.BODY, "the data is nested too deeply"
+            )
         return self.failure is None
 
     def _take(self, chunk: Chunk, data: bytes, events: list[StreamEvent]) -> None:

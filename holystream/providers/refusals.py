@@ -23,6 +23,8 @@ __all__ = ["read_refusal"]
 
 _MESSAGE_LIMIT: Final = 500
 _CODE_LIMIT: Final = 100
+_PAGE_LIMIT: Final = 8192
+"""How much of an HTML page is looked at: the expressions below are quadratic."""
 _DEPTH_LIMIT: Final = 5
 """How many errors may be wrapped in each other."""
 
@@ -112,7 +114,7 @@ def _detail(detail: Any) -> str:
     Its ``input`` is left out: it quotes the request.
     """
     if not isinstance(detail, list):
-        return _text(detail)
+        return detail if isinstance(detail, str) else ""
     parts = []
     for entry in detail:
         if not isinstance(entry, dict):
@@ -175,6 +177,7 @@ def _is_html(answer: Answer, text: str) -> bool:
 
 def _page(text: str) -> str:
     """Return the title of an HTML page, else the start of its text."""
+    text = text[:_PAGE_LIMIT]
     title = _TITLE.search(text)
     if title is not None and title[1].strip():
         return html.unescape(title[1])
@@ -185,7 +188,10 @@ def _text(value: Any) -> str:
     """Return a text as it is and anything else as JSON."""
     if isinstance(value, str):
         return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
+    try:
+        return "" if value is None else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return ""
 
 
 def _word(value: Any) -> str | None:

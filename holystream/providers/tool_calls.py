@@ -188,7 +188,8 @@ class ToolCalls:
 
 
 def _begins_another(call: _Call, new_id: str, name: str, arguments: str) -> bool:
-    if not name:
+    """Whether a piece for a known place is the first one of another call."""
+    if not name or not call.name:
         return False
     if new_id and call.id:
         return new_id != call.id

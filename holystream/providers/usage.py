@@ -5,11 +5,14 @@ Nothing here fails: a server that reports nonsense still gave an answer.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from holystream.events import Usage
 
 __all__ = ["read_usage"]
+
+_LIMIT: Final = 2**53
+"""No count is taken for larger than this, so that every store can hold it."""
 
 
 def read_usage(report: Any) -> Usage | None:
@@ -61,5 +64,5 @@ def _count(report: dict[str, Any], *keys: str) -> int | None:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
+            return min(value, _LIMIT)
     return None

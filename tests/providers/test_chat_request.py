@@ -72,7 +72,7 @@ def test_every_argument_is_sent_under_its_own_name():
         "seed": -3,
         "stop": ["a", "b"],
         "n": 2,
-        "tools": [TOOL],
+        "tools": [TOOL, {"type": "custom", "custom": {"name": "g"}}],
         "tool_choice": {"type": "function", "function": {"name": "f"}},
         "response_format": {"type": "json_object"},
     }

@@ -1,0 +1,272 @@
+"""Chat completion streams as real servers send them: texts, choices, ends."""
+
+import json
+
+import pytest
+from chat_chunks import (
+    DONE,
+    OPENAI,
+    choice,
+    chunk,
+    finish,
+    messages,
+    new_decoder,
+    run,
+    said,
+    text,
+    tool,
+)
+
+from holystream.events import TextDelta, Usage, UsageReport
+from holystream.wire.sse import ServerSentEvent
+
+
+def test_an_answer_as_openai_documents_it():
+    decoder, events = run(*OPENAI)
+    usage = Usage(prompt_tokens=9, completion_tokens=3, total_tokens=12)
+    assert events == [
+        TextDelta("Hel", 0, 0, 0, OPENAI[1]),
+        TextDelta("lo \U0001f600 ", 3, 0, 0, OPENAI[2]),
+        TextDelta("you", 8, 0, 0, OPENAI[3]),
+        UsageReport(usage=usage),
+    ]
+    assert decoder.failure is None
+    assert decoder.ended
+    assert decoder.finished
+    assert decoder.complete(clean_end=False)
+    assert decoder.finish_reasons == {0: "stop"}
+    assert decoder.usage == usage
+    assert (decoder.model, decoder.response_id) == ("m-2024", "chatcmpl-1")
+
+
+@pytest.mark.parametrize("cut", range(len(OPENAI)))
+def test_it_is_complete_from_the_finish_reason_on(cut):
+    decoder, _ = run(*OPENAI[:cut])
+    assert decoder.finished is (cut > 4)
+    assert decoder.complete(clean_end=True) is (cut > 4)
+    assert decoder.complete(clean_end=False) is (cut > 4)
+
+
+@pytest.mark.parametrize("cut", range(len(OPENAI) + 1))
+def test_a_server_that_stops_early_needs_an_end_as_well(cut):
+    decoder, _ = run(*OPENAI[:cut], early_stop=True)
+    assert decoder.complete(clean_end=True) is (cut > 4)
+    assert decoder.complete(clean_end=False) is (cut == len(OPENAI))
+
+
+def test_an_end_mark_alone_proves_nothing():
+    decoder, _ = run(text("Hel"), DONE)
+    assert decoder.ended
+    assert not decoder.finished
+    assert not decoder.complete(clean_end=True)
+    assert not run(DONE)[0].complete(clean_end=True)
+    assert not run()[0].complete(clean_end=True)
+
+
+def test_the_segment_is_on_every_delta():
+    decoder = new_decoder(segment=3)
+    events = decoder.decode(
+        messages(
+            text("a"),
+            text("b"),
+            chunk(choice(reasoning="r", refusal="no")),
+            tool(id="1", name="f", arguments="{}"),
+        )
+    )
+    assert [event.segment for event in events] == [3] * 5
+
+
+def test_nothing_is_read_behind_the_end_mark():
+    decoder, events = run(text("a"), finish(), b" [DONE] ", text("b"), b"garbage")
+    assert said(events) == "a"
+    assert decoder.failure is None
+    assert decoder.decode(messages(text("c"))) == []
+
+
+def test_reading_goes_on_behind_a_finish_reason():
+    decoder, events = run(text("a"), finish("stop"), text("b"), finish("length"))
+    assert said(events) == "ab"
+    assert decoder.finish_reasons == {0: "length"}
+
+
+def test_several_choices_have_their_own_offsets_and_ends():
+    decoder, events = run(
+        text("a", 0),
+        text("xy", 1),
+        chunk(choice(index=0, content="b"), choice(index=1, content="z")),
+        finish("stop", 1),
+        text("c", 0),
+        n=2,
+    )
+    assert (said(events), said(events, index=1)) == ("abc", "xyz")
+    assert not decoder.finished, "choice 0 goes on"
+    decoder.decode(messages(finish("length", 0)))
+    assert decoder.finished
+    assert decoder.finish_reasons == {0: "length", 1: "stop"}
+
+
+def test_a_choice_that_never_came_is_missed_unless_the_server_ended_itself():
+    decoder, _ = run(text("a"), finish(), n=2)
+    assert not decoder.complete(clean_end=True)
+    decoder.decode(messages(DONE))
+    assert decoder.complete(clean_end=True)
+
+
+def test_a_choice_that_was_not_asked_for_must_end_too():
+    decoder, _ = run(text("a"), text("b", 1), finish(), DONE)
+    assert not decoder.complete(clean_end=True)
+
+
+# Every way a healthy stream may differ: the same text must come out, complete.
+AZURE_FIRST = {
+    "id": "",
+    "model": "",
+    "object": "",
+    "choices": [],
+    "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}],
+}
+
+
+AZURE_NO_DELTA = {
+    "index": 0,
+    "finish_reason": None,
+    "content_filter_results": {"hate": {"filtered": False}},
+    "content_filter_offsets": {"check_offset": 5},
+}
+
+
+HEALTHY = {
+    "finish_reason absent": [
+        b'{"choices":[{"index":0,"delta":{"content":"Hi"}}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}]}',
+    ],
+    "finish_reason empty (Ollama, sglang)": [
+        chunk(choice(content="Hi", finish="")),
+        chunk(choice(content="!", finish="")),
+        chunk(choice(content="", finish="stop")),
+    ],
+    "content null on the role chunk (llama-server)": [
+        chunk(choice(role="assistant", content=None)),
+        text("Hi!"),
+        finish(timings={"predicted_ms": 1.5}),
+    ],
+    "text on the finish chunk": [text("Hi"), chunk(choice(content="!", finish="stop"))],
+    "index missing": [b'{"choices":[{"delta":{"content":"Hi!"}}]}', finish()],
+    "index null": [text("Hi!", index=None), finish(index=None)],
+    "index as a string or a float": [text("Hi", index="0"), text("!", 0.0), finish()],
+    "Azure": [
+        json.dumps(AZURE_FIRST).encode(),
+        chunk(choice(role="assistant", content="")),
+        text("Hi!"),
+        chunk(AZURE_NO_DELTA),
+        finish(),
+        chunk({**AZURE_NO_DELTA, "finish_reason": ""}),
+        DONE,
+    ],
+    "delta null": [
+        text("Hi!"),
+        chunk({"index": 0, "delta": None, "finish_reason": None}),
+        chunk({"index": 0, "delta": None, "finish_reason": "stop"}),
+    ],
+    "choices null, and null within it": [
+        chunk(choices=None),
+        chunk(None, choice(content="Hi!")),
+        finish(),
+    ],
+    "error null": [text("Hi!", error=None), finish(error=None)],
+    "an empty error": [text("Hi!", error={}), finish(error="")],
+    "empty lists and strings where nothing is said": [
+        chunk(
+            choice(
+                content="Hi!",
+                tool_calls=[],
+                reasoning_content="",
+                refusal="",
+                reasoning=None,
+                function_call=None,
+            )
+        ),
+        finish(),
+    ],
+    "NaN in logprobs": [
+        b'{"choices":[{"delta":{"content":"Hi!"},"logprobs":{"content":[NaN]}}]}',
+        finish(),
+    ],
+    "invalid UTF-8 elsewhere": [
+        b'{"id":"\xff","choices":[{"delta":{"content":"Hi!"}}]}',
+        finish(),
+    ],
+    "a byte order mark": [b"\xef\xbb\xbf" + text("Hi!"), finish()],
+    "a line break inside a string": [
+        text("Hi!", comment="a").replace(b'"a"', b'"\n"'),
+        finish(),
+    ],
+    "names of other types": [text("Hi!", id=7, model=["m"]), finish(id=7)],
+    "a finish reason of another type is none": [
+        chunk(choice(content="Hi!", finish=False)),
+        finish(),
+    ],
+    "content in parts (Mistral)": [
+        chunk(choice(content=[{"type": "text", "text": "Hi"}])),
+        chunk(choice(content=[{"type": "text", "text": "!"}, None])),
+        finish(),
+    ],
+    "events with names": [
+        ServerSentEvent(b'{"choices":[{"delta":{"content":"Hi"}}]}', "message"),
+        ServerSentEvent(b'{"choices":[{"delta":{"content":"!"}}]}', "delta"),
+        ServerSentEvent(b'{"choices":[{"delta":{},"finish_reason":"stop"}]}', "end"),
+    ],
+    "events of other kinds": [
+        ServerSentEvent(b'{"type":"ping"}', "ping"),
+        ServerSentEvent(b"not json", "comment"),
+        ServerSentEvent(b"3", "progress"),
+        text("Hi!"),
+        b'{"moderation":{"flagged":false}}',
+        b'{"type":"ping"}',
+        b"{}",
+        b"",
+        b"  ",
+        finish(),
+    ],
+    "a whole message in one event": [
+        (
+            b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hi!"},'
+            b'"finish_reason":"stop"}]}'
+        ),
+    ],
+    "a summary at the end": [
+        text("Hi!"),
+        b'{"choices":[{"message":{"content":"Hi!"},"finish_reason":"stop"}]}',
+    ],
+    "the last event in another order": [
+        text("Hi!"),
+        b'{"usage":null,"choices":[{"finish_reason":"stop","delta":{},"index":0}]}',
+    ],
+}
+
+
+@pytest.mark.parametrize("data", HEALTHY.values(), ids=HEALTHY)
+def test_a_healthy_stream_of_another_shape(data):
+    decoder, events = run(*data)
+    assert said(events) == "Hi!"
+    assert {type(event) for event in events} == {TextDelta}
+    assert decoder.failure is None
+    assert decoder.complete(clean_end=True)
+    assert decoder.finish_reasons == {0: "stop"}
+
+
+def test_the_names_come_from_the_first_chunk_that_has_choices():
+    decoder, _ = run(
+        json.dumps(AZURE_FIRST).encode(),
+        text("a", id="first", model="one"),
+        text("b", id="second", model="two"),
+        b'{"id":"third","choices":[{"delta":{"content":"\\ud83d"}}]}',
+    )
+    assert (decoder.model, decoder.response_id) == ("one", "first")
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "eos", "STOP", "end"])
+def test_any_other_finish_reason_is_an_answer(reason):
+    decoder, _ = run(text("a"), finish(reason))
+    assert decoder.complete(clean_end=False)
+    assert decoder.finish_reasons == {0: reason}

@@ -1,0 +1,139 @@
+"""Chat completion streams that fail, by what the server says or cannot say."""
+
+import pytest
+from chat_chunks import (
+    COUNTED,
+    DONE,
+    PROFILE,
+    SECRET,
+    USAGE,
+    choice,
+    chunk,
+    finish,
+    messages,
+    run,
+    said,
+    text,
+)
+
+from holystream.errors import Phase
+from holystream.providers.openai_chat import OpenAIChat
+from holystream.wire.faults import FaultKind
+from holystream.wire.sse import ServerSentEvent
+
+
+def test_nothing_is_read_behind_a_failure():
+    decoder, events = run(text("a"), b'{"error":"e"}', text("b"), DONE)
+    assert said(events) == "a"
+    assert not decoder.ended
+    failure = decoder.failure
+    assert decoder.decode(messages(text("c"), b'{"error":"f"}')) == []
+    assert decoder.failure is failure
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource"])
+def test_a_finish_reason_that_means_failure(reason):
+    data = chunk(choice(content="b", finish=reason))
+    decoder, events = run(text("a"), data, DONE)
+    assert said(events) == "ab"
+    assert decoder.failure.kind is FaultKind.ERROR_EVENT
+    assert decoder.failure.detail == f"finish_reason {reason!r}"
+    assert decoder.failure.answer.body == data
+    assert not decoder.complete(clean_end=True)
+
+
+def test_a_failure_behind_a_finish_reason_undoes_it():
+    decoder, _ = run(text("a"), finish(), b'{"error":{"message":"m"}}')
+    assert not decoder.finished
+    assert not decoder.complete(clean_end=True)
+
+
+ERRORS = {
+    "vLLM": b'{"error":{"message":"m","type":"InternalServerError","code":500}}',
+    "litellm": b'{"error":{"message":"m","type":null,"param":null,"code":"500"}}',
+    "a text": b'{"error":"CUDA out of memory"}',
+    "Anthropic": b'{"type":"error","error":{"type":"overloaded_error","message":"m"}}',
+    "a type without error": b'{"type":"error","message":"m"}',
+    "an object of errors": b'{"object":"error","message":"m","code":400}',
+    "FastAPI": b'{"detail":"Internal error"}',
+    "FastAPI with a list": b'{"detail":[{"loc":["body"],"msg":"m"}],"choices":[]}',
+    "with choices null": b'{"error":{"message":"m"},"choices":null}',
+    "of another type": b'{"error":["m"]}',
+    "with NaN": b'{"error":{"message":"m","code":NaN}}',
+}
+
+
+@pytest.mark.parametrize("data", ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("event", ["", "message", "failure"])
+def test_an_error_inside_the_stream(data, event):
+    decoder, events = run(text("a"), ServerSentEvent(data, event), DONE)
+    assert said(events) == "a"
+    failure = decoder.failure
+    assert (failure.kind, failure.phase) == (FaultKind.ERROR_EVENT, Phase.BODY)
+    assert (failure.answer.status, failure.answer.body) == (200, data)
+    assert not decoder.ended
+    assert not decoder.complete(clean_end=True)
+
+
+@pytest.mark.parametrize("data", [b"{}", b"gone", b"[DONE]", text("x"), b"3"])
+def test_an_event_named_error_is_one_whatever_it_holds(data):
+    decoder, events = run(text("a"), text("b"), ServerSentEvent(data, "error"))
+    assert said(events) == "ab"
+    assert decoder.failure.kind is FaultKind.ERROR_EVENT
+    assert decoder.failure.answer.body == data
+
+
+def test_openrouter_ends_with_a_chunk_that_is_also_an_error():
+    data = chunk(
+        choice(content="last words", finish="error"),
+        provider="openai",
+        error={"code": "server_error", "message": "Provider disconnected"},
+        usage=USAGE,
+    )
+    decoder, events = run(text("a "), data)
+    assert said(events) == "a last words"
+    assert decoder.failure.kind is FaultKind.ERROR_EVENT
+    assert decoder.failure.answer.body == data
+    assert decoder.usage == COUNTED
+    assert decoder.finish_reasons == {}
+
+
+BROKEN = {
+    "cut JSON": b'{"choices":[{"delta":{"content":"s3cret',
+    "no JSON": b"s3cret",
+    "two values": b'{"choices":[]} {"s3cret":1}',
+    "a string": b'"s3cret"',
+    "a number": b"42",
+    "null": b"null",
+    "true": b"true",
+    "an array": b'["s3cret"]',
+    "choices as an object": b'{"choices":{"s3cret":1}}',
+    "a choice that is a string": b'{"choices":["s3cret"]}',
+    "a delta that is a string": b'{"choices":[{"delta":"s3cret"}]}',
+    "content that is a number": b'{"choices":[{"delta":{"content":5}}]}',
+    "content that is an object": b'{"choices":[{"delta":{"content":{"s3cret":1}}}]}',
+    "a part without text": b'{"choices":[{"delta":{"content":[{"type":"s3cret"}]}}]}',
+    "tool calls as an object": b'{"choices":[{"delta":{"tool_calls":{"s3cret":1}}}]}',
+    "a tool call as a string": b'{"choices":[{"delta":{"tool_calls":["s3cret"]}}]}',
+    "a function as a string": b'{"choices":[{"delta":{"function_call":"s3cret"}}]}',
+    "nested without end": b'{"choices":' * 100_000,
+    "a number with too many digits": b'{"choices":' + b"1" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+def test_what_cannot_be_read_is_a_fault_without_content(data):
+    decoder, events = run(text("a"), text("b"), data, text("c"))
+    assert said(events) == "ab"
+    failure = decoder.failure
+    assert (failure.kind, failure.phase) == (FaultKind.MALFORMED, Phase.BODY)
+    assert failure.detail
+    assert SECRET.decode() not in failure.detail
+    assert failure.answer is None
+
+
+def test_the_provider_reads_refusals():
+    provider = OpenAIChat(PROFILE)
+    decoder, _ = run(b'{"error":{"message":"Overloaded","code":529}}')
+    refusal = provider.refusal(decoder.failure.answer)
+    assert (refusal.message, refusal.status) == ("Overloaded", 529)
