@@ -1,0 +1,204 @@
+"""Where requests go and with which key: checked before anything is sent.
+
+A key that was pasted with its quotes, or a base URL without a scheme, costs an hour
+when it fails as a 401 or a name that does not resolve, and a second when it is named
+here. An `APIKey` never shows itself: only `APIKey.reveal` returns the text, and nothing
+but the one place that sets the header should call it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import ipaddress
+import re
+import urllib.parse
+from typing import TYPE_CHECKING, Final
+
+from holystream.errors import ConfigurationError, InvalidAPIKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
+
+_PLACEHOLDER: Final = re.compile(
+    r"""
+    .*\byour[-_ ]?(?:\w+[-_ ])*(?:key|token|secret)\b.*  # your-api-key
+    | (?:sk-|hs-)?your[-_].*                             # YOUR_HOLYSHEEP_API_KEY
+    | (?:sk-|hs-)?(?:[x*.\u2026]{3,}|x+-[x-]+)           # sk-xxxx, ***, sk-...
+    | <.*> | \[.*\] | \{.*\}                            # <key>
+    | \$\w+ | \$\{\w+\} | \$\(.*\) | %\w+%               # a variable left as it was
+    | change-?_?me | replace-?_?me
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""What examples, templates and unset variables leave where the key belongs. Names such
+as "test" or "EMPTY" are not among them: local servers are run with those."""
+
+_PRINTABLE: Final = re.compile(r"[!-~]+")
+_HOST: Final = re.compile(r"[\w.~-]+|\[[0-9A-Fa-f:.]+\]")
+
+_PROBLEMS: Final[tuple[tuple[Callable[[str], object], str], ...]] = (
+    (
+        lambda key: not key.strip(),
+        "is empty: set it to the key that the provider gave you",
+    ),
+    (
+        lambda key: "\n" in key or "\r" in key,
+        "contains a line break: it was probably read from a file, strip it",
+    ),
+    (
+        lambda key: key != key.strip(),
+        "begins or ends with white space: remove it",
+    ),
+    (
+        lambda key: key[0] in _QUOTES or key[-1] in _QUOTES,
+        "is wrapped in quotes: remove them",
+    ),
+    (
+        lambda key: key.lower().split()[0] == "bearer",
+        'begins with "Bearer": give the key alone, the word is added',
+    ),
+    (
+        _PLACEHOLDER.fullmatch,
+        "is a placeholder: put the key that the provider gave you in its place",
+    ),
+    (
+        lambda key: any(char.isspace() for char in key),
+        "contains white space: it was probably not copied whole",
+    ),
+    (
+        lambda key: not _PRINTABLE.fullmatch(key),
+        "contains characters that no key has, beyond printable ASCII: copy it anew",
+    ),
+)
+"""What can be wrong with a key, and what to say; the first that applies is said."""
+
+
+class APIKey:
+    """A secret that neither `repr`, `str`, a format nor a pickle shows."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the key itself, for the header that carries it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "<APIKey>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, APIKey):
+            return NotImplemented
+        return hmac.compare_digest(self._text.encode(), other._text.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> str:
+        raise TypeError("an APIKey cannot be pickled: read it anew where it is needed")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One place to send requests to.
+
+    Attributes:
+        name: What messages, events and tokens call it; never its URL.
+        base_url: As `check_base_url` returned it.
+        key: The key for this origin and no other; None where none is needed.
+    """
+
+    name: str
+    base_url: str
+    key: APIKey | None = None
+
+
+def check_key(value: str, source: str) -> APIKey:
+    """Return a key that can be one.
+
+    Args:
+        value: The key's text.
+        source: Where it came from, for the message: ``HOLYSHEEP_API_KEY``.
+
+    Raises:
+        InvalidAPIKey: It cannot be a key. The message does not show it.
+    """
+    if not isinstance(value, str):
+        raise InvalidAPIKey(
+            f"the API key from {source} must be a str, not {type(value).__name__}"
+        )
+    for applies, complaint in _PROBLEMS:
+        if applies(value):
+            raise InvalidAPIKey(f"the API key from {source} {complaint}")
+    return APIKey(value)
+
+
+def check_base_url(url: str, *, allow_http: bool, has_key: bool) -> str:
+    """Return a base URL without its trailing slash, fit to append a path to.
+
+    Args:
+        url: Such as ``https://api.holysheep.ai/v1``.
+        allow_http: Send the key unencrypted to other machines, too.
+        has_key: A key will be sent there.
+
+    Raises:
+        ConfigurationError: It cannot be used; the message says why.
+    """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"base_url must be a str, not {type(url).__name__}")
+    if not url or any(char.isspace() or not char.isprintable() for char in url):
+        raise ConfigurationError(
+            "base_url is empty or contains white space or control characters"
+        )
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # Not chained: urllib's message may quote a password.
+        raise ConfigurationError(
+            "base_url is not a URL: check its host and port"
+        ) from None
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            "base_url must not contain a user name or password: use api_key="
+        )
+    if "?" in url or "#" in url:
+        raise ConfigurationError(
+            "base_url must end with its path, without '?' or '#': pass queries with "
+            "the request"
+        )
+    # Without a scheme, "user:password@host" is no netloc.
+    shown = "" if "@" in url else f" (it is {url!r})"
+    if parts.scheme not in {"http", "https"}:
+        raise ConfigurationError(
+            "base_url must begin with https://, as in https://api.holysheep.ai/v1"
+            + shown
+        )
+    if not host or port == 0 or not _HOST.fullmatch(_bare(parts.netloc)):
+        raise ConfigurationError("base_url has no host that could be called" + shown)
+    if parts.scheme == "http" and has_key and not (allow_http or _is_loopback(host)):
+        raise ConfigurationError(
+            "base_url with http:// would send the API key unencrypted: use https://, "
+            "or say allow_http=True if the network is your own" + shown
+        )
+    netloc = parts.netloc.lower().rstrip(":")
+    return f"{parts.scheme}://{netloc}{parts.path}".rstrip("/")
+
+
+def _bare(netloc: str) -> str:
+    """Cut the port off."""
+    return re.sub(r":\d*\Z", "", netloc)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
