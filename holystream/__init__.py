@@ -1,1 +1,172 @@
-"""LLM text that arrives: a blocking client that tells the truth about what it has."""
+"""LLM text that arrives: a blocking client that tells the truth about what it has.
+
+    import holystream
+    client = holystream.Client()
+    with client.stream("Why is the sky blue?", model="deepseek-v3.2") as stream:
+        for text in stream.text_stream:
+            print(text, end="", flush=True)
+"""
+
+from __future__ import annotations
+
+import logging
+
+from holystream.client import Client
+from holystream.clocks import CancelToken, Timeouts
+from holystream.errors import (
+    APIError,
+    AuthenticationError,
+    BadRequest,
+    CertificateError,
+    ConfigurationError,
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectTimeout,
+    ContentFiltered,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    FirstTokenTimeout,
+    GuaranteeNotMet,
+    HolystreamError,
+    IdleTimeout,
+    IncompleteAnswer,
+    InvalidAPIKey,
+    InvalidRequest,
+    LimitExceeded,
+    MalformedEvent,
+    ModelNotFound,
+    NotAnEventStream,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Phase,
+    PoolError,
+    ProtocolError,
+    ProxyFailed,
+    QueueFull,
+    QueueTimeout,
+    QuotaExceeded,
+    RateLimited,
+    RestartRequired,
+    ServerError,
+    StreamCancelled,
+    StreamClosed,
+    StreamError,
+    StreamInterrupted,
+    StreamInUse,
+    StreamTimeout,
+    TokenIdleTimeout,
+    UnexpectedRedirect,
+    Verdict,
+)
+from holystream.events import (
+    Choice,
+    Completion,
+    Connected,
+    Event,
+    Finished,
+    Guarantee,
+    Interrupted,
+    ReasoningDelta,
+    RefusalDelta,
+    Resumed,
+    Rewound,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+    Waiting,
+)
+from holystream.resilience.pool import Permit, PoolStatistics, PrioritySemaphore
+from holystream.resilience.retry import RetryPolicy
+from holystream.stream import Stream, StreamState, TextStream
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "BadRequest",
+    "CancelToken",
+    "CertificateError",
+    "Choice",
+    "Client",
+    "Completion",
+    "ConfigurationError",
+    "ConnectTimeout",
+    "Connected",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "ContentFiltered",
+    "ContextLengthExceeded",
+    "DeadlineExceeded",
+    "Event",
+    "Finished",
+    "FirstTokenTimeout",
+    "Guarantee",
+    "GuaranteeNotMet",
+    "HolystreamError",
+    "IdleTimeout",
+    "IncompleteAnswer",
+    "Interrupted",
+    "InvalidAPIKey",
+    "InvalidRequest",
+    "LimitExceeded",
+    "MalformedEvent",
+    "ModelNotFound",
+    "NotAnEventStream",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "Permit",
+    "Phase",
+    "PoolError",
+    "PoolStatistics",
+    "PrioritySemaphore",
+    "ProtocolError",
+    "ProxyFailed",
+    "QueueFull",
+    "QueueTimeout",
+    "QuotaExceeded",
+    "RateLimited",
+    "ReasoningDelta",
+    "RefusalDelta",
+    "RestartRequired",
+    "Resumed",
+    "RetryPolicy",
+    "Rewound",
+    "ServerError",
+    "Started",
+    "Stream",
+    "StreamCancelled",
+    "StreamClosed",
+    "StreamError",
+    "StreamEvent",
+    "StreamInUse",
+    "StreamInterrupted",
+    "StreamState",
+    "StreamTimeout",
+    "TextDelta",
+    "TextStream",
+    "Timeouts",
+    "TokenIdleTimeout",
+    "ToolCall",
+    "ToolCallDelta",
+    "UnexpectedRedirect",
+    "Usage",
+    "UsageReport",
+    "Verdict",
+    "Waiting",
+    "__version__",
+]
+
+logging.getLogger("holystream").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib import metadata  # noqa: PLC0415 - reads the disk: only if asked
+
+        return metadata.version("holystream")
+    raise AttributeError(f"module 'holystream' has no attribute {name!r}")

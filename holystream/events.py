@@ -40,6 +40,9 @@ class Guarantee(enum.IntEnum):
     SINGLE = 7
     """One connection, no interruption."""
 
+    def __str__(self) -> str:
+        return self.name
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that were read and written.

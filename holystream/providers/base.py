@@ -58,6 +58,19 @@ class ChatRequest:
     choices: int
     deterministic: bool
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The texts of its messages, which no error may repeat."""
+        texts: list[str] = []
+        for message in self.body.get("messages", ()):
+            content = message.get("content")
+            parts = content if isinstance(content, (list, tuple)) else [content]
+            for part in parts:
+                text = part.get("text") if isinstance(part, dict) else part
+                if isinstance(text, str):
+                    texts.append(text)
+        return tuple(texts)
+
     def __repr__(self) -> str:
         # The body is the prompt: it must not reach a log.
         return f"<ChatRequest model={self.model!r} choices={self.choices}>"

@@ -93,6 +93,7 @@ class Fault(Exception):
         detail: Particulars for a person, free of keys and prompts.
         reused: The connection had served a request before.
         answer: What the server said, if it said something.
+        request_id: The id of the request: the server's, else the one we sent.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Fault(Exception):
         self.detail = detail
         self.reused = reused
         self.answer = answer
+        self.request_id: str | None = None
 
 
 LIBRARY_ERRORS: tuple[type[Exception], ...] = (

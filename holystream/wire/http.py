@@ -190,8 +190,14 @@ class HttpTransport:
             Fault: No connection, no answer, an error status, a redirect, or a body
                 that is no event stream.
         """
+        request_id = str(uuid.uuid4())
         try:
-            return self._open(request, guard)
+            return self._open(request, request_id, guard)
+        except Fault as fault:
+            said = fault.answer and server_request_id(fault.answer.headers)
+            fault.request_id = said or request_id
+            guard.release()
+            raise
         except BaseException:
             guard.release()
             raise
@@ -200,8 +206,9 @@ class HttpTransport:
         """Close the connections that are idle."""
         self._session.close()
 
-    def _open(self, request: HttpRequest, guard: SocketGuard) -> HttpConnection:
-        request_id = str(uuid.uuid4())
+    def _open(
+        self, request: HttpRequest, request_id: str, guard: SocketGuard
+    ) -> HttpConnection:
         url = request.url
         for _ in range(MAX_REDIRECTS + 1):
             response = self._send(request, url, request_id, guard)

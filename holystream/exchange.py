@@ -1,0 +1,352 @@
+"""One answer on its way: messages and faults in, events and decisions out, no I/O.
+
+An `Exchange` decides; its driver (stream.py) carries out. For each attempt the driver
+calls `attempt`, then `connected`, then `receive` for every batch, and ends it with
+`fault`: a clean end of the body is a fault as well, for a clean end proves nothing.
+After `receive` or `fault`, one of three things is true: `completion` is set, `error` is
+set, or another attempt follows, after `wait` if that is set.
+
+Invariants: an event that was returned is never taken back, except by `Rewound`; every
+character of one answer is returned once; `completion` is set only on the provider's
+own evidence. Not thread-safe; any thread may read `transcript`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holystream.clocks import Deadline, ReadClocks, Timeouts
+from holystream.errors import (
+    GuaranteeNotMet,
+    Phase,
+    StreamError,
+    StreamInterrupted,
+    Verdict,
+)
+from holystream.events import (
+    Completion,
+    Connected,
+    Finished,
+    Guarantee,
+    Interrupted,
+    Resumed,
+    Started,
+    Usage,
+    Waiting,
+)
+from holystream.resilience.classify import error_from
+from holystream.resilience.retry import GiveUp
+from holystream.resume import ReplayMismatch
+from holystream.transcript import Transcript
+from holystream.wire.faults import Fault, FaultKind
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+
+    from holystream.events import StreamEvent
+    from holystream.providers.base import ChatRequest, Decoder, Provider
+    from holystream.resilience.retry import RetryPolicy, Wait
+    from holystream.resume import ResumeStrategy, Seam
+    from holystream.wire.sse import ServerSentEvent
+
+
+class Exchange:
+    """The state of one answer.
+
+    Attributes:
+        transcript: What has been returned so far.
+        clocks: The clocks of the current attempt.
+        answering: The server has sent something of an answer.
+        attempts: Connections that were tried.
+        interruptions: Attempts that failed.
+        guarantee: What the text so far is worth.
+        completion: The finished answer, once it is.
+        error: Why no answer will come, once that is so.
+        wait: What to wait for before the next attempt.
+        request_id: The server's id of the last request, else ours.
+        ttft: Seconds from the start to the first content.
+    """
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        provider: Provider,
+        *,
+        stream_id: str,
+        endpoint: str,
+        timeouts: Timeouts,
+        deadline: float | None,
+        retry: RetryPolicy,
+        resume: tuple[ResumeStrategy, ...],
+        min_guarantee: Guarantee | None,
+        secrets: tuple[str, ...],
+        rng: random.Random | None = None,
+    ) -> None:
+        self.request = request
+        self.stream_id = stream_id
+        self.endpoint = endpoint
+        self.transcript = Transcript()
+        self.answering = False
+        self.attempts = 0
+        self.interruptions = 0
+        self.guarantee = Guarantee.SINGLE
+        self.completion: Completion | None = None
+        self.error: StreamError | None = None
+        self.wait: Wait | None = None
+        self.request_id: str | None = None
+        self.ttft: float | None = None
+        self._provider = provider
+        self._timeouts = timeouts
+        self._seconds = deadline
+        self.deadline = Deadline()
+        self._policy = retry
+        self._rng = rng
+        self._resume = resume
+        self._min_guarantee = min_guarantee
+        self._secrets = secrets
+        self._started_at = 0.0
+        self._segment = 0
+        self._swallowed = 0
+        self._seam: Seam | None = None
+        self._strategy: ResumeStrategy | None = None
+        self._failure: Fault | None = None
+
+    def start(self, now: float) -> list[StreamEvent]:
+        """Begin: the deadline counts from here."""
+        self._started_at = now
+        self.deadline = Deadline.after(self._seconds, now)
+        self._progress = self._policy.start(now, self._rng)
+        return [Started(stream_id=self.stream_id, model=self.request.model)]
+
+    def attempt(self) -> ReadClocks:
+        """Begin the next attempt; return its clocks."""
+        self.attempts += 1
+        self.wait = None
+        self._failure = None
+        self._decoder: Decoder = self._provider.decoder(
+            self.request, segment=self._segment
+        )
+        self._counted = self.transcript.content_events
+        self._swallowed = 0
+        self.clocks = ReadClocks(self._timeouts, self.deadline)
+        return self.clocks
+
+    def connected(self, request_id: str, now: float) -> list[StreamEvent]:
+        """Take note that an event stream begins."""
+        self.request_id = request_id
+        self._progress.connected(now)
+        return [
+            Connected(
+                endpoint=self.endpoint, attempt=self.attempts, request_id=request_id
+            )
+        ]
+
+    def receive(
+        self, batch: Sequence[ServerSentEvent], now: float
+    ) -> list[StreamEvent]:
+        """Take the messages of one read; return what is new for the caller.
+
+        Sets ``failure`` where the stream itself reports an error, does not parse, or
+        turns out to be another answer: what came before it is returned.
+        """
+        self.answering = True
+        decoder = self._decoder
+        events = decoder.decode(batch)
+        seam = self._seam
+        if events:
+            # Whatever the seam makes of it, the server is generating.
+            self.clocks.content()
+        if seam is not None and seam.open:
+            events = self._join(seam, events)
+        if self.transcript.add(events):
+            if self.ttft is None:
+                self.ttft = now - self._started_at
+            self._progress.progressed(now)
+        if decoder.failure is not None:
+            self._failure = self._failure or decoder.failure
+        elif self._failure is None and decoder.finished:
+            if decoder.ended:
+                events += self._finish(now)
+            else:
+                self.clocks.tail()
+        return events
+
+    @property
+    def failure(self) -> Fault | None:
+        """The fault that the last batch brought, to be passed to `fault`."""
+        return self._failure
+
+    def fault(self, fault: Fault, now: float) -> list[StreamEvent]:
+        """End the attempt; decide whether the answer is whole, lost, or tried again."""
+        if self.attempts and self._is_whole(fault):
+            finished = self._finish(now)
+            if self.completion is not None:
+                return finished
+            fault = self._failure or fault
+        self.request_id = fault.request_id or self.request_id
+        error = self._error_of(fault)
+        if error.verdict is Verdict.CANCELLED:
+            self.error = error
+            return []
+        self.interruptions += 1
+        events: list[StreamEvent] = [Interrupted(error=error, attempt=self.attempts)]
+        decision = self._progress.failed(error, now, self.deadline, reused=fault.reused)
+        if isinstance(decision, GiveUp):
+            self.error = self._given_up(error, decision.reason)
+        elif self._find_seam(fault, error):
+            self.wait = decision
+            events.append(
+                Waiting(
+                    delay=decision.delay,
+                    reason=decision.reason,
+                    attempt=self.attempts + 1,
+                    attempts_left=decision.attempts_left,
+                )
+            )
+        return events
+
+    def describe(self, error: StreamError) -> StreamError:
+        """Tell an error from outside which stream it ended and what was kept."""
+        return error.describe(
+            partial_text=self.transcript.text,
+            stream_id=self.stream_id,
+            request_id=self.request_id,
+            endpoint=self.endpoint,
+            attempts=self.attempts,
+        )
+
+    def _join(self, seam: Seam, events: list[StreamEvent]) -> list[StreamEvent]:
+        """Pass events through the seam; a mismatch becomes the attempt's failure."""
+        try:
+            joined = seam.join(events)
+        except ReplayMismatch as mismatch:
+            self._mismatch(mismatch)
+            return []
+        self._swallowed += max(0, len(events) - len(joined))
+        self._lower_guarantee(joined)
+        return joined
+
+    def _finish(self, now: float) -> list[StreamEvent]:
+        """Complete the answer, unless the seam finds that it is another one."""
+        events: list[StreamEvent] = []
+        if self._seam is not None and self._seam.open:
+            try:
+                events = self._seam.finish()
+            except ReplayMismatch as mismatch:
+                self._mismatch(mismatch)
+                return []
+            self._lower_guarantee(events)
+        decoder = self._decoder
+        generated = self.transcript.content_events - self._counted + self._swallowed
+        self.completion = Completion(
+            stream_id=self.stream_id,
+            model=decoder.model or self.request.model,
+            choices=tuple(
+                self.transcript.choices(self.request.choices, decoder.finish_reasons)
+            ),
+            guarantee=self.guarantee,
+            usage=decoder.usage
+            or Usage(
+                completion_tokens=generated, total_tokens=generated, estimated=True
+            ),
+            attempts=self.attempts,
+            interruptions=self.interruptions,
+            request_id=self.request_id,
+            response_id=decoder.response_id,
+            endpoint=self.endpoint,
+            ttft=self.ttft,
+            duration=now - self._started_at,
+        )
+        return [*events, Finished(completion=self.completion)]
+
+    def _lower_guarantee(self, events: Sequence[StreamEvent]) -> None:
+        for event in events:
+            if isinstance(event, Resumed):
+                self.guarantee = min(self.guarantee, event.guarantee)
+
+    def _mismatch(self, mismatch: ReplayMismatch) -> None:
+        self._failure = Fault(FaultKind.REPLAY_MISMATCH, Phase.BODY, str(mismatch))
+
+    def _is_whole(self, fault: Fault) -> bool:
+        """Whether the attempt's end leaves a complete answer all the same."""
+        return (
+            self._failure is None
+            and fault.kind is not FaultKind.STOPPED
+            and self._decoder.complete(clean_end=fault.kind is FaultKind.ENDED)
+        )
+
+    def _error_of(self, fault: Fault) -> StreamError:
+        refusal = None
+        if fault.answer is not None:
+            refusal = self._provider.refusal(fault.answer)
+        error = error_from(
+            fault,
+            refusal,
+            key_variable=self._provider.profile.key_variable,
+            timeouts=self._timeouts,
+            provider=self.endpoint,
+            secrets=(*self._secrets, *self.request.prompts),
+        )
+        error.__cause__ = fault.__cause__
+        return self.describe(error)
+
+    def _given_up(self, error: StreamError, reason: str) -> StreamError:
+        """Return the error that the stream ends with."""
+        if error.verdict is Verdict.FATAL:
+            return error
+        if self.transcript.delivered:
+            return self._interrupted(error, f"Gave up: {reason}.")
+        error.args = (f"{error.message} Gave up: {reason}.",)
+        return error
+
+    def _find_seam(self, fault: Fault, error: StreamError) -> bool:
+        """Decide how the next attempt joins on; without a way, set ``error``."""
+        transcript = self.transcript
+        if fault.kind is FaultKind.REPLAY_MISMATCH:
+            self._resume = tuple(
+                strategy for strategy in self._resume if strategy is not self._strategy
+            )
+        if transcript.content_events:
+            self._segment += 1
+        self._seam = self._strategy = None
+        if not transcript.delivered:
+            return True
+        ways = [
+            strategy
+            for strategy in self._resume
+            if strategy.applies(self.request, transcript)
+        ]
+        for strategy in ways:
+            if strategy.guarantee >= (self._min_guarantee or Guarantee.PARTIAL):
+                self._strategy = strategy
+                self._seam = strategy.seam(transcript)
+                return True
+        if ways and self._min_guarantee is not None:
+            unmet = GuaranteeNotMet(
+                f"{error.message} It could go on by {ways[0].name!r}, which is worth "
+                f"{ways[0].guarantee.name}; min_guarantee is "
+                f"{self._min_guarantee.name}."
+            )
+            unmet.phase = error.phase
+            unmet.__cause__ = error
+            self.error = self.describe(unmet)
+        else:
+            self.error = self._interrupted(error, _HOW_TO_GO_ON)
+        return False
+
+    def _interrupted(self, error: StreamError, explanation: str) -> StreamInterrupted:
+        interrupted = StreamInterrupted(
+            f"The answer broke off and could not be continued: {error.message} "
+            f"{explanation}",
+            cause=error,
+        )
+        interrupted.__cause__ = error
+        self.describe(interrupted)
+        return interrupted
+
+
+_HOW_TO_GO_ON = (
+    "With temperature=0, seed= or deterministic=True it can be replayed; "
+    "resume=('replay', 'restart') allows it to be written anew."
+)

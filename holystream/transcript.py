@@ -1,0 +1,157 @@
+"""What an answer amounts to so far: the fold over its events.
+
+One thread adds events; any thread may read the text while it does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holystream.events import (
+    Choice,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from holystream.events import StreamEvent
+
+_PIECES = 1024
+
+
+class TextBuffer:
+    """A text that grows by small pieces, in little more memory than its characters."""
+
+    __slots__ = ("_merged", "_pieces", "length")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._merged = 0
+        self.length = 0
+
+    def append(self, piece: str) -> None:
+        """Add a piece."""
+        pieces = self._pieces
+        pieces.append(piece)
+        self.length += len(piece)
+        if len(pieces) - self._merged > _PIECES:
+            # A Python string costs some 50 bytes beside its characters. One slice
+            # assignment, so that a reader in another thread sees the old or the new.
+            pieces[self._merged :] = ["".join(pieces[self._merged :])]
+            self._merged += 1
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(self._pieces)
+
+
+class _Draft:
+    """One choice so far."""
+
+    __slots__ = ("reasoning", "reasoning_segment", "refusal", "refusal_segment", "text")
+
+    def __init__(self) -> None:
+        self.text = TextBuffer()
+        self.reasoning = TextBuffer()
+        self.reasoning_segment = 0
+        self.refusal = TextBuffer()
+        self.refusal_segment = 0
+
+
+class Transcript:
+    """The answer so far, all choices of it.
+
+    Attributes:
+        content_events: Deltas of any channel: an estimate of the tokens generated.
+    """
+
+    def __init__(self) -> None:
+        self._drafts: dict[int, _Draft] = {}
+        self._tool_calls: list[ToolCall] = []
+        self.content_events = 0
+
+    def add(self, events: Iterable[StreamEvent]) -> bool:
+        """Fold events in; return whether any of them brought content."""
+        before = self.content_events
+        drafts = self._drafts
+        for event in events:
+            if type(event) is TextDelta:
+                draft = drafts.get(event.index)
+                if draft is None:
+                    draft = drafts.setdefault(event.index, _Draft())
+                draft.text.append(event.text)
+            elif isinstance(event, ReasoningDelta):
+                draft = drafts.setdefault(event.index, _Draft())
+                if draft.reasoning_segment != event.segment:
+                    # Reasoning cannot be continued: a later segment thinks anew.
+                    draft.reasoning_segment = event.segment
+                    draft.reasoning = TextBuffer()
+                draft.reasoning.append(event.text)
+            elif isinstance(event, RefusalDelta):
+                draft = drafts.setdefault(event.index, _Draft())
+                if draft.refusal_segment != event.segment:
+                    draft.refusal_segment = event.segment
+                    draft.refusal = TextBuffer()
+                draft.refusal.append(event.text)
+            elif isinstance(event, ToolCall):
+                self._tool_calls.append(event)
+            elif not isinstance(event, ToolCallDelta):
+                continue
+            self.content_events += 1
+        return self.content_events > before
+
+    def clear(self) -> None:
+        """Withdraw everything: the answer is written anew."""
+        self._drafts = {}
+        self._tool_calls = []
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice."""
+        draft = self._drafts.get(0)
+        return draft.text.text if draft else ""
+
+    @property
+    def texts(self) -> Mapping[int, str]:
+        """The text of each choice that has any."""
+        return {
+            index: draft.text.text
+            for index, draft in self._drafts.items()
+            if draft.text.length
+        }
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The whole tool calls of all choices, in the order of their delivery."""
+        return tuple(self._tool_calls)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether a caller holds something that a second answer could contradict."""
+        return bool(self._tool_calls) or any(
+            draft.text.length for draft in self._drafts.values()
+        )
+
+    def choices(self, count: int, finish_reasons: Mapping[int, str]) -> list[Choice]:
+        """Return the answers, at least ``count`` of them."""
+        indexes = {*range(count), *self._drafts, *finish_reasons}
+        return [
+            Choice(
+                index=index,
+                text=draft.text.text,
+                reasoning=draft.reasoning.text,
+                refusal=draft.refusal.text,
+                tool_calls=tuple(
+                    call for call in self._tool_calls if call.index == index
+                ),
+                finish_reason=finish_reasons.get(index),
+            )
+            for index in sorted(indexes)
+            for draft in (self._drafts.get(index) or _Draft(),)
+        ]
