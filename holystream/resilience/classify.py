@@ -51,11 +51,14 @@ if TYPE_CHECKING:
 UPSTREAM_LIMIT: Final = 300
 """Characters of the server's own words that a message holds."""
 
-_LOOKED_AT: Final = 4_000
-"""Characters of the server's words that are looked at at all."""
+_LOOKED_AT: Final = 2_000
+"""Characters of the server's words in which quotes of a prompt are looked for."""
+
+_QUOTE: Final = 24
+"""As many characters in common with a prompt are a quote of it, not a coincidence."""
 
 _SHORTEST_SECRET: Final = 6
-"""A shorter "secret" is a word, and taking it out would only spoil the message."""
+"""A shorter one is a word, and taking it out would only spoil the message."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -265,6 +268,7 @@ def error_from(
         wall_now: Seconds since 1970, for hints that are moments where the server sent
             no ``Date``; the machine's clock by default.
     """
+    unsaid = _prepared(secrets)
     if refusal is not None and _speaks_for_the_api(fault, refusal):
         now = time.time() if wall_now is None else wall_now
         return _api_error(
@@ -272,7 +276,7 @@ def error_from(
             refusal,
             key_variable=key_variable,
             provider=provider,
-            secrets=secrets,
+            secrets=unsaid,
             wall_now=now,
         )
     row = FAULTS[fault.kind][fault.phase]
@@ -282,9 +286,8 @@ def error_from(
         idle=timeouts.idle,
         token_idle=timeouts.token_idle,
     )
-    detail = upstream_text(fault.detail, secrets)
-    if refusal is not None and refusal.message:
-        detail = upstream_text(refusal.message, secrets)
+    said = refusal.message if refusal is not None else ""
+    detail = _fit(said or fault.detail, unsaid)
     if detail and detail != fault.kind.value:
         happened = f"{happened}: {detail}"
     error = row.error(_sentences(happened, row.advice))
@@ -294,17 +297,52 @@ def error_from(
 
 
 def upstream_text(text: str, secrets: Collection[str] = ()) -> str:
-    """Return text from outside fit for a message: short, printable, without secrets."""
-    text = text[:_LOOKED_AT]
-    for secret in sorted(secrets, key=len, reverse=True):
+    """Return text from outside fit for a message: short, printable, without secrets.
+
+    Of a secret as long as a prompt, any part that is quoted is taken out, too.
+    """
+    return _fit(text, _prepared(secrets))
+
+
+def _prepared(secrets: Collection[str]) -> list[str]:
+    # Longest first: a key may begin like another one.
+    return sorted(map(_one_line, secrets), key=len, reverse=True)
+
+
+def _fit(text: str, secrets: list[str]) -> str:
+    text = _one_line(text)
+    for secret in secrets:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "***")
-    text = _KEY_LIKE.sub("***", text)
-    text = "".join(char if char.isprintable() else " " for char in text)
-    text = " ".join(text.split())
+    text = _KEY_LIKE.sub("***", text)[:_LOOKED_AT]
+    for secret in secrets:
+        if len(secret) > _QUOTE:
+            text = _without_quotes(text, secret)
+    text = text.strip()
     if len(text) > UPSTREAM_LIMIT:
         return text[: UPSTREAM_LIMIT - 3].rstrip() + "..."
     return text
+
+
+def _one_line(text: str) -> str:
+    text = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(text.split())
+
+
+def _without_quotes(text: str, secret: str) -> str:
+    kept = []
+    start = 0
+    while start < len(text):
+        end = start + _QUOTE
+        if end <= len(text) and text[start:end] in secret:
+            while end < len(text) and text[start : end + 1] in secret:
+                end += 1
+            kept.append("***")
+            start = end
+        else:
+            kept.append(text[start])
+            start += 1
+    return "".join(kept)
 
 
 _KEY_LIKE: Final = re.compile(
@@ -326,7 +364,7 @@ def _api_error(
     *,
     key_variable: str,
     provider: str,
-    secrets: Collection[str],
+    secrets: list[str],
     wall_now: float,
 ) -> APIError:
     status = status_of(refusal)
@@ -344,8 +382,8 @@ def _api_error(
         verdict = Verdict.INTERRUPTED
     elif not in_stream and (word := should_retry(headers)) is not None:
         verdict = _overruled(verdict, retry=word)
-    code = upstream_text(refusal.code or "", secrets) or None
-    kind = upstream_text(refusal.type or "", secrets) or None
+    code = _fit(refusal.code or "", secrets) or None
+    kind = _fit(refusal.type or "", secrets) or None
     named = code or kind
     if in_stream:
         happened = f"{provider} reported an error inside the stream"
@@ -354,7 +392,7 @@ def _api_error(
         happened = f"{provider} answered {'' if status is None else status}".rstrip()
     if named is not None and named != str(status):
         happened += f" ({named})"
-    said = upstream_text(refusal.message, secrets)
+    said = _fit(refusal.message, secrets)
     if said:
         happened += f": {said}"
     advice = meaning.advice.format(key_variable=key_variable)
