@@ -11,7 +11,6 @@ and of every secret that the caller names.
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -39,6 +38,7 @@ from holystream.errors import (
     Verdict,
 )
 from holystream.resilience.hints import server_hint, should_retry
+from holystream.resilience.redact import fit_for_a_message, one_line_each
 from holystream.resilience.refusals import is_api_error, meaning_of, status_of
 from holystream.wire.faults import FaultKind
 
@@ -47,18 +47,6 @@ if TYPE_CHECKING:
 
     from holystream.clocks import Timeouts
     from holystream.wire.faults import Fault, Refusal
-
-UPSTREAM_LIMIT: Final = 300
-"""Characters of the server's own words that a message holds."""
-
-_LOOKED_AT: Final = 2_000
-"""Characters of the server's words in which quotes of a prompt are looked for."""
-
-_QUOTE: Final = 24
-"""As many characters in common with a prompt are a quote of it, not a coincidence."""
-
-_SHORTEST_SECRET: Final = 6
-"""A shorter one is a word, and taking it out would only spoil the message."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -268,7 +256,7 @@ def error_from(
         wall_now: Seconds since 1970, for hints that are moments where the server sent
             no ``Date``; the machine's clock by default.
     """
-    unsaid = _prepared(secrets)
+    unsaid = one_line_each(secrets)
     if refusal is not None and _speaks_for_the_api(fault, refusal):
         now = time.time() if wall_now is None else wall_now
         return _api_error(
@@ -287,68 +275,13 @@ def error_from(
         token_idle=timeouts.token_idle,
     )
     said = refusal.message if refusal is not None else ""
-    detail = _fit(said or fault.detail, unsaid)
+    detail = fit_for_a_message(said or fault.detail, unsaid)
     if detail and detail != fault.kind.value:
         happened = f"{happened}: {detail}"
     error = row.error(_sentences(happened, row.advice))
     error.verdict = row.verdict
     error.phase = fault.phase
     return error
-
-
-def upstream_text(text: str, secrets: Collection[str] = ()) -> str:
-    """Return text from outside fit for a message: short, printable, without secrets.
-
-    Of a secret as long as a prompt, any part that is quoted is taken out, too.
-    """
-    return _fit(text, _prepared(secrets))
-
-
-def _prepared(secrets: Collection[str]) -> list[str]:
-    # Longest first: a key may begin like another one.
-    return sorted(map(_one_line, secrets), key=len, reverse=True)
-
-
-def _fit(text: str, secrets: list[str]) -> str:
-    text = _one_line(text)
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
-    text = _KEY_LIKE.sub("***", text)[:_LOOKED_AT]
-    for secret in secrets:
-        if len(secret) > _QUOTE:
-            text = _without_quotes(text, secret)
-    text = text.strip()
-    if len(text) > UPSTREAM_LIMIT:
-        return text[: UPSTREAM_LIMIT - 3].rstrip() + "..."
-    return text
-
-
-def _one_line(text: str) -> str:
-    text = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(text.split())
-
-
-def _without_quotes(text: str, secret: str) -> str:
-    kept = []
-    start = 0
-    while start < len(text):
-        end = start + _QUOTE
-        if end <= len(text) and text[start:end] in secret:
-            while end < len(text) and text[start : end + 1] in secret:
-                end += 1
-            kept.append("***")
-            start = end
-        else:
-            kept.append(text[start])
-            start += 1
-    return "".join(kept)
-
-
-_KEY_LIKE: Final = re.compile(
-    r"(?<![A-Za-z0-9])(?:(?:sk|rk|hs)-[\w*-]{8,}|(?<=Bearer )\S{8,})", re.ASCII
-)
-"""Keys that we were not told of, in the shape that the providers give them."""
 
 
 def _speaks_for_the_api(fault: Fault, refusal: Refusal) -> bool:
@@ -382,8 +315,8 @@ def _api_error(
         verdict = Verdict.INTERRUPTED
     elif not in_stream and (word := should_retry(headers)) is not None:
         verdict = _overruled(verdict, retry=word)
-    code = _fit(refusal.code or "", secrets) or None
-    kind = _fit(refusal.type or "", secrets) or None
+    code = fit_for_a_message(refusal.code or "", secrets) or None
+    kind = fit_for_a_message(refusal.type or "", secrets) or None
     named = code or kind
     if in_stream:
         happened = f"{provider} reported an error inside the stream"
@@ -392,7 +325,7 @@ def _api_error(
         happened = f"{provider} answered {'' if status is None else status}".rstrip()
     if named is not None and named != str(status):
         happened += f" ({named})"
-    said = _fit(refusal.message, secrets)
+    said = fit_for_a_message(refusal.message, secrets)
     if said:
         happened += f": {said}"
     advice = meaning.advice.format(key_variable=key_variable)

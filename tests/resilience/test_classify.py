@@ -43,7 +43,7 @@ from holystream.errors import (
     UnexpectedRedirect,
     Verdict,
 )
-from holystream.resilience.classify import FAULTS, error_from, upstream_text
+from holystream.resilience.classify import FAULTS, error_from
 from holystream.resilience.refusals import CODES, STATUSES
 from holystream.wire.faults import Answer, Fault, FaultKind, Refusal
 
@@ -434,27 +434,6 @@ class TestMessages:
         message = refused(401, f"Incorrect: {KEY}, sk-proj-****abcd1234.").message
         assert KEY not in message
         assert "abcd1234" not in message
-        assert "Bearer ***" in upstream_text("Bearer abcdefghijkl")
-        assert upstream_text("task-force risk-averse") == "task-force risk-averse"
-
-    def test_a_quoted_prompt_is_taken_out_even_in_part(self):
-        prompt = "Write a poem about\nthe 7 wonders of a very private garden. " * 20
-        echo = f"invalid: {prompt[:400]}!"
-        text = upstream_text(echo, [prompt])
-        assert text == "invalid:***!"
-        quoted = upstream_text("the 7 wonders of a very private", [prompt])
-        assert quoted == "***"
-        assert upstream_text("a very private", [prompt]) == "a very private"
-
-    def test_a_short_prompt_does_not_spoil_the_message(self):
-        assert upstream_text("this is it", ["hi", "is"]) == "this is it"
-
-    @given(st.text(max_size=3_000), st.lists(st.text(min_size=6), max_size=3))
-    def test_any_text_is_made_fit(self, text, secrets):
-        fit = upstream_text(text, secrets)
-        assert fit.isprintable()
-        assert len(fit) <= 300
-        assert fit == fit.strip()
 
 
 @given(
