@@ -1,0 +1,232 @@
+"""Every example in the README and in the API reference runs as it stands there.
+
+The client is the reader's own, with its defaults; only the provider's base URL leads to
+a simulator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from pathlib import Path
+
+import flask
+import pytest
+import requests
+from werkzeug.serving import make_server
+
+import holystream
+from holystream.providers import registry
+from holystream.simulator import Script, Simulator
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+ANSWER = "One, two, three. \N{GRINNING FACE}\n"
+
+
+def _blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def _example(text, marker):
+    (code,) = [code for code in _blocks(text, "python") if marker in code]
+    return code
+
+
+@pytest.fixture
+def simulator():
+    with Simulator(text=ANSWER) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def reader(simulator, monkeypatch):
+    """What the reader has typed so far; its default provider is the simulator."""
+    monkeypatch.setattr(
+        registry,
+        "PROFILES",
+        {
+            name: dataclasses.replace(profile, base_url=simulator.base_url)
+            for name, profile in registry.PROFILES.items()
+        },
+    )
+    monkeypatch.setenv("HOLYSHEEP_API_KEY", "hs-readme-4f9a1c")
+    with holystream.Client(model="deepseek-v3.2") as client:
+        yield {"__name__": "__main__", "holystream": holystream, "client": client}
+
+
+def _run(code, reader):
+    exec(compile(code, "example", "exec"), reader)
+
+
+def test_every_example_has_a_test():
+    tests = Path(__file__).read_text(encoding="utf-8")
+    markers = re.findall(
+        r'_example\((?:README|API), (?:"([^"]+)"|\'([^\']+)\')\)', tests
+    )
+    for code in _blocks(README, "python") + _blocks(API, "python"):
+        assert any((one or other) in code for one, other in markers), code
+
+
+def test_six_lines_print_the_answer(reader, simulator, capsys):
+    _run(_example(README, "Explain backoff in 3 sentences"), reader)
+    assert capsys.readouterr().out == ANSWER
+    (request,) = simulator.requests
+    assert request.headers["Authorization"] == "Bearer hs-readme-4f9a1c"
+    assert request.json["model"] == "deepseek-v3.2"
+    reader["client"].close()
+
+
+def test_another_server_needs_only_its_base_url(reader, simulator, monkeypatch):
+    monkeypatch.delenv("HOLYSHEEP_API_KEY")
+    code = _example(README, "openai-compatible")
+    assert "http://localhost:8000/v1" in code
+    _run(code.replace("http://localhost:8000/v1", simulator.base_url), reader)
+    with reader["client"] as client:
+        assert client.stream("Count to three").get_final_text() == ANSWER
+    (request,) = simulator.requests
+    assert "Authorization" not in request.headers
+    assert request.json["model"] == "qwen3"
+
+
+def test_a_completion_says_what_it_is_worth(reader, simulator, capsys):
+    simulator.play(Script(cut_at=len(simulator.body({"messages": []})) // 2))
+    _run(_example(README, "get_final_completion"), reader)
+    assert capsys.readouterr().out.startswith(f"{ANSWER} REPLAYED 2 Usage(")
+
+
+def test_waiting_can_be_watched(reader, simulator, capsys):
+    simulator.play(Script(status=503, headers={"retry-after-ms": "20"}))
+    _run(_example(README, "holystream.Waiting"), reader)
+    printed = capsys.readouterr().out
+    assert re.fullmatch(
+        rf"\[again in 0\.\d s: (backoff|server hint)\]\n{ANSWER}", printed
+    )
+
+
+def test_the_whole_text_when_all_is_well(reader):
+    _run(_example(README, "except holystream.StreamInterrupted"), reader)
+    assert reader["text"] == ANSWER
+
+
+def test_partial_text_is_kept(reader, simulator):
+    body = simulator.body({"model": "deepseek-v3.2", "messages": []})
+    simulator.play(Script(cut_at=body.index(b"data: [DONE]") // 2, times=0))
+    _run(_example(README, "except holystream.StreamInterrupted"), reader)
+    kept, mark = reader["text"].removesuffix(" [...]"), reader["text"][-6:]
+    assert mark == " [...]"
+    assert kept
+    assert ANSWER.startswith(kept)
+    assert kept != ANSWER
+
+
+def test_a_rate_limit_says_when(reader, simulator):
+    reader["client"] = reader["client"].with_options(
+        retry=holystream.RetryPolicy(attempts=1)
+    )
+    simulator.play(Script(status=429, headers={"Retry-After": "7"}))
+    _run(_example(README, "except holystream.RateLimited"), reader)
+    assert reader["text"] == "busy, try again in 7 s"
+
+
+def test_flask_view(reader, simulator):
+    _run(_example(README, "from flask import"), reader)
+    app = reader["app"]
+    assert isinstance(app, flask.Flask)
+    assert _ask(app) == (200, ANSWER)
+    simulator.play(Script(status=401))
+    assert _ask(app)[0] == 500
+    assert reader["client"].pool.statistics().in_use == 0
+
+
+def test_django_view(reader, simulator):
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF="", SECRET_KEY="x")
+    from django.test import RequestFactory
+
+    _run(_example(README, "from django.http import"), reader)
+    response = reader["ask"](RequestFactory().get("/ask"))
+    assert response["Content-Type"] == "text/plain"
+    assert b"".join(response.streaming_content).decode() == ANSWER
+    response.close()
+    assert reader["client"].pool.statistics().in_use == 0
+
+
+def test_notebook_cell(reader, capsys):
+    _run(_example(README, 'print(text, end="")'), reader)
+    assert capsys.readouterr().out == ANSWER
+    assert reader["stream"].partial_text == ANSWER
+
+
+def test_tenacity_objects_go_into_a_policy(reader, simulator):
+    _run(_example(API, "from tenacity import"), reader)
+    with reader["client"].with_options(model="m") as client:
+        assert client.stream("Count to three").get_final_text() == ANSWER
+
+
+def test_the_commands_are_those_of_the_makefile_and_of_the_package():
+    commands = [
+        shlex.split(line, comments=True)
+        for block in _blocks(README, "sh")
+        for line in block.splitlines()
+    ]
+    assert ["make", "demo"] in commands
+    assert ["make", "test"] in commands
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert {"demo:", "test:"} <= {line.split(" ")[0] for line in makefile.splitlines()}
+    (install,) = [command for command in commands if "install" in command]
+    extra = re.fullmatch(r"\.\[(\w+)\]", install[-1])[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert extra in project["project"]["optional-dependencies"]
+
+
+def test_the_simulator_command_fails_as_asked():
+    (line,) = [
+        line
+        for block in _blocks(README, "sh")
+        for line in block.splitlines()
+        if line.startswith("holystream simulator")
+    ]
+    command = shlex.split(line)
+    command[command.index("--port") + 1] = "0"
+    holystream_command = shutil.which("holystream", path=Path(sys.executable).parent)
+    assert holystream_command
+    with subprocess.Popen(
+        [holystream_command, *command[1:]], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            base_url = process.stdout.readline().split()[-1]
+            with (
+                holystream.Client(
+                    provider="openai-compatible", base_url=base_url, model="m"
+                ) as client,
+                client.stream("hello", temperature=0) as stream,
+            ):
+                assert stream.get_final_completion().attempts == 2
+        finally:
+            process.terminate()
+
+
+def _ask(app):
+    """Ask the view on a real server; return status and text."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        response = requests.get(
+            f"http://127.0.0.1:{server.server_port}/ask", timeout=20
+        )
+        return response.status_code, response.content.decode()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
