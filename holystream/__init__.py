@@ -1,5 +1,7 @@
 """LLM text that arrives: a blocking client that tells the truth about what it has.
 
+A first stream::
+
     import holystream
     client = holystream.Client()
     with client.stream("Why is the sky blue?", model="deepseek-v3.2") as stream:

@@ -17,7 +17,7 @@ from holystream.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from holystream.events import StreamEvent
 
@@ -76,25 +76,38 @@ class Transcript:
         self._tool_calls: list[ToolCall] = []
         self.content_events = 0
 
-    def add(self, events: Iterable[StreamEvent]) -> bool:
+    def add(self, events: Sequence[StreamEvent]) -> bool:
         """Fold events in; return whether any of them brought content."""
+        # Nearly always: nothing but text of the only choice.
+        pieces = [
+            event.text
+            for event in events
+            if type(event) is TextDelta and event.index == 0
+        ]
+        if pieces:
+            self._draft(0).text.append("".join(pieces))
+            self.content_events += len(pieces)
+            if len(pieces) == len(events):
+                return True
+        return self._add_others(events) or bool(pieces)
+
+    def _add_others(self, events: Sequence[StreamEvent]) -> bool:
+        """Fold in all but the text of the first choice."""
         before = self.content_events
-        drafts = self._drafts
         for event in events:
-            if type(event) is TextDelta:
-                draft = drafts.get(event.index)
-                if draft is None:
-                    draft = drafts.setdefault(event.index, _Draft())
-                draft.text.append(event.text)
+            if isinstance(event, TextDelta):
+                if event.index == 0:
+                    continue
+                self._draft(event.index).text.append(event.text)
             elif isinstance(event, ReasoningDelta):
-                draft = drafts.setdefault(event.index, _Draft())
+                draft = self._draft(event.index)
                 if draft.reasoning_segment != event.segment:
                     # Reasoning cannot be continued: a later segment thinks anew.
                     draft.reasoning_segment = event.segment
                     draft.reasoning = TextBuffer()
                 draft.reasoning.append(event.text)
             elif isinstance(event, RefusalDelta):
-                draft = drafts.setdefault(event.index, _Draft())
+                draft = self._draft(event.index)
                 if draft.refusal_segment != event.segment:
                     draft.refusal_segment = event.segment
                     draft.refusal = TextBuffer()
@@ -105,6 +118,12 @@ class Transcript:
                 continue
             self.content_events += 1
         return self.content_events > before
+
+    def _draft(self, index: int) -> _Draft:
+        draft = self._drafts.get(index)
+        if draft is None:
+            draft = self._drafts[index] = _Draft()
+        return draft
 
     def clear(self) -> None:
         """Withdraw everything: the answer is written anew."""

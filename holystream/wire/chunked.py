@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 65536
 _MAX_LINE_BYTES = 65536
+_SIZES_KEPT = 256
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 
@@ -41,12 +42,13 @@ class ChunkedDecoder:
         surplus: Bytes followed the end of the body: the connection is out of step.
     """
 
-    __slots__ = ("_left", "_line", "_state", "broken", "surplus")
+    __slots__ = ("_left", "_line", "_sizes", "_state", "broken", "surplus")
 
     def __init__(self) -> None:
         self._state = _State.SIZE
         self._left = 0
         self._line = b""
+        self._sizes: dict[bytes, int] = {}
         self.broken = False
         self.surplus = False
 
@@ -66,45 +68,60 @@ class ChunkedDecoder:
             data = self._line + data
             self._line = b""
         payload: list[bytes] = []
+        append = payload.append
+        find = data.find
+        sizes = self._sizes
         position = 0
         end = len(data)
         state = self._state
+        in_size, in_data = _State.SIZE, _State.DATA
         while position < end:
-            if state is _State.DATA:
+            if state is in_data:
                 stop = position + self._left
-                payload.append(data[position:stop])
+                append(data[position:stop])
                 if stop > end:
                     self._left = stop - end
                     break
-                if data[stop : stop + 2] == b"\r\n":
-                    position = stop + 2
-                    state = _State.SIZE
-                else:
-                    position = stop
-                    state = _State.DATA_END
+                position = stop
+                state = _State.DATA_END
                 continue
-            newline = data.find(b"\n", position)
+            newline = find(b"\n", position)
             if newline < 0:
                 self._line = data[position:]
                 self.broken = len(self._line) > _MAX_LINE_BYTES
                 break
-            line = data[position:newline].rstrip(b"\r")
+            line = data[position:newline]
             position = newline + 1
+            if state is in_size:
+                # The usual chunk, whole and small, of a size seen before: one token.
+                size = sizes.get(line)
+                if size is not None:
+                    stop = position + size
+                    if data[stop : stop + 2] == b"\r\n":
+                        append(data[position:stop])
+                        position = stop + 2
+                        continue
             state = self._next_state(state, line)
             if state is _State.END:
-                self.surplus = position < end or self.broken
+                self.surplus = position < end
                 break
         self._state = state
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
     def _next_state(self, state: _State, line: bytes) -> _State:
+        """Take a line that is not payload."""
+        text = line.rstrip(b"\r")
         if state is _State.SIZE:
-            digits = line.partition(b";")[0].strip()
+            digits = text.partition(b";")[0].strip()
             # int() would also take a sign, an underscore or a prefix.
             if digits and not digits.translate(None, _HEX_DIGITS):
                 self._left = int(digits, 16)
-                return _State.DATA if self._left else _State.TRAILER
-        elif not line:
+                if not self._left:
+                    return _State.TRAILER
+                if len(self._sizes) < _SIZES_KEPT:
+                    self._sizes[line] = self._left
+                return _State.DATA
+        elif not text:
             return _State.SIZE if state is _State.DATA_END else _State.END
         elif state is _State.TRAILER:
             return _State.TRAILER
