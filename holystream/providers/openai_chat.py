@@ -267,10 +267,11 @@ class OpenAIChatDecoder:
         events: list[StreamEvent],
     ) -> None:
         """Append a delta, holding back half a character at its end."""
-        key = (channel, index)
-        text, waiting = mend(self._waiting.pop(key, "") + text)
-        if waiting:
-            self._waiting[key] = waiting
+        if self._waiting or not text.isascii():
+            key = (channel, index)
+            text, waiting = mend(self._waiting.pop(key, "") + text)
+            if waiting:
+                self._waiting[key] = waiting
         if text:
             lengths = self._lengths[channel]
             offset = lengths.get(index, 0)

@@ -82,6 +82,13 @@ def test_every_argument_is_sent_under_its_own_name():
     assert request.choices == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("stop", "\n"), ("tool_choice", "auto"), ("temperature", 0)]
+)
+def test_the_short_form_is_sent_as_it_is(name, value):
+    assert build(**{name: value}).body[name] == value
+
+
 def test_a_profile_without_usage_is_not_asked_for_it():
     profile = dataclasses.replace(PROFILE, usage_option=False)
     assert "stream_options" not in build(profile=profile).body
@@ -221,6 +228,10 @@ WRONG = [
     ),
     (
         {"tools": [{"type": "function", "function": {"name": ""}}]},
+        "tools[0].function is not a mapping with a name",
+    ),
+    (
+        {"tools": [{"type": "function", "function": {"name": 3}}]},
         "tools[0].function is not a mapping with a name",
     ),
     ({"tools": [{**TOOL, "x": print}]}, "tools[0].x is a builtin_function"),

@@ -6,6 +6,8 @@ import pytest
 from chat_chunks import (
     DONE,
     OPENAI,
+    USAGE,
+    calls,
     choice,
     chunk,
     finish,
@@ -17,7 +19,13 @@ from chat_chunks import (
     tool,
 )
 
-from holystream.events import TextDelta, Usage, UsageReport
+from holystream.events import (
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    Usage,
+    UsageReport,
+)
 from holystream.wire.sse import ServerSentEvent
 
 
@@ -153,6 +161,12 @@ HEALTHY = {
     "text on the finish chunk": [text("Hi"), chunk(choice(content="!", finish="stop"))],
     "index missing": [b'{"choices":[{"delta":{"content":"Hi!"}}]}', finish()],
     "index null": [text("Hi!", index=None), finish(index=None)],
+    "an index of another type": [
+        text("H", index="x"),
+        text("i", index=1.5),
+        text("!", index="9" * 5000),
+        finish(index=False),
+    ],
     "index as a string or a float": [text("Hi", index="0"), text("!", 0.0), finish()],
     "Azure": [
         json.dumps(AZURE_FIRST).encode(),
@@ -234,6 +248,15 @@ HEALTHY = {
             b'"finish_reason":"stop"}]}'
         ),
     ],
+    "a delta and a message": [
+        chunk({**choice(content="Hi!"), "message": {"content": "Hi!"}}),
+        finish(),
+    ],
+    "a detail beside the choices": [
+        text("Hi", detail="x").replace(b"null", b"NaN", 1),
+        text("!", object="error"),
+        finish(),
+    ],
     "a summary at the end": [
         text("Hi!"),
         b'{"choices":[{"message":{"content":"Hi!"},"finish_reason":"stop"}]}',
@@ -270,3 +293,38 @@ def test_any_other_finish_reason_is_an_answer(reason):
     decoder, _ = run(text("a"), finish(reason))
     assert decoder.complete(clean_end=False)
     assert decoder.finish_reasons == {0: reason}
+
+
+def test_names_that_are_empty_are_none():
+    decoder, _ = run(text("a", id="", model=""))
+    assert (decoder.model, decoder.response_id) == (None, None)
+
+
+def test_whatever_else_a_chunk_of_text_holds_is_read_too():
+    piece = {"index": 0, "id": "1", "function": {"name": "f", "arguments": "{}"}}
+    _, events = run(
+        text("."),
+        chunk(choice(content="a", tool_calls=[piece])),
+        chunk(choice(content="b", reasoning="r")),
+        chunk(choice(content="c", reasoning_content="s")),
+        chunk(choice(content="d", refusal="t")),
+        chunk(choice(content="e", function_call={"arguments": ""})),
+        chunk({**choice(content="f"), "usage": USAGE}),
+        text("g", usage={**USAGE, "total_tokens": 13}),
+        chunk(choice(content="h", finish="stop")),
+    )
+    assert said(events) == ".abcdefgh"
+    assert said(events, ReasoningDelta) == "rs"
+    assert said(events, RefusalDelta) == "t"
+    assert [e.usage.total_tokens for e in events if type(e) is UsageReport] == [12, 13]
+    assert calls(events) == [("1", "f", {})]
+
+
+def test_a_summary_does_not_repeat_a_tool_call():
+    call = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
+    _, events = run(
+        tool(0, id="1", name="f", arguments="{}"),
+        chunk({"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}),
+    )
+    assert calls(events) == [("1", "f", {})]
+    assert len(events) == 2

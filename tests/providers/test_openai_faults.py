@@ -137,3 +137,39 @@ def test_the_provider_reads_refusals():
     decoder, _ = run(b'{"error":{"message":"Overloaded","code":529}}')
     refusal = provider.refusal(decoder.failure.answer)
     assert (refusal.message, refusal.status) == ("Overloaded", 529)
+
+
+def test_an_error_beside_text_is_one_without_a_finish_reason():
+    data = text("b", error={"message": "m"})
+    decoder, events = run(text("a"), data, text("c"))
+    assert said(events) == "ab"
+    assert decoder.failure.kind is FaultKind.ERROR_EVENT
+
+
+def test_the_choice_that_fails_is_the_last_one_read():
+    data = chunk(choice(finish="abort"), choice(index=1, content="b", finish="stop"))
+    decoder, events = run(text("a"), data, n=2)
+    assert (said(events), said(events, index=1)) == ("a", "b")
+    assert decoder.failure.detail == "finish_reason 'abort'"
+    assert decoder.finish_reasons == {}
+
+
+def test_broken_choices_are_a_fault_under_any_name():
+    broken = ServerSentEvent(b'{"choices":[{"delta":{"content":5}}]}', "delta")
+    decoder, _ = run(text("a"), broken)
+    assert decoder.failure.kind is FaultKind.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"null", "null"),
+        (b"true", "boolean"),
+        (b'"a"', "string"),
+        (b"1.5", "number"),
+        (b"[]", "array"),
+    ],
+)
+def test_the_detail_names_what_came(data, kind):
+    decoder, _ = run(data)
+    assert decoder.failure.detail == f"the data is a JSON {kind}, not an object"

@@ -165,6 +165,58 @@ TOOLS = {
         ],
         [("", "f", {"a": 1})],
     ),
+    "the name in every piece, the id in the first": (
+        [
+            tool(0, id="call_1", name="f", arguments='{"a":'),
+            tool(0, name="f", arguments="1}"),
+            finish("tool_calls"),
+        ],
+        ONE_CALL,
+    ),
+    "the name in every piece, the id in the last": (
+        [
+            tool(0, name="f", arguments='{"a":'),
+            tool(0, id="call_1", name="f", arguments="1}"),
+            finish("tool_calls"),
+        ],
+        ONE_CALL,
+    ),
+    "no index, pieces by id, in turns": (
+        [
+            tool("absent", id="1", name="f", arguments='{"a"'),
+            tool("absent", id="2", name="g", arguments='{"b"'),
+            tool("absent", id="1", arguments=":1}"),
+            tool("absent", id="2", arguments=":2}"),
+            finish(),
+        ],
+        TWO_CALLS,
+    ),
+    "arguments that were JSON before their end": (
+        [
+            tool(0, id="1", name="f", arguments="1"),
+            tool(1, id="2", name="g", arguments=B),
+            tool(0, arguments="2"),
+            finish("tool_calls"),
+        ],
+        [("1", "f", 12), ("2", "g", {"b": 2})],
+    ),
+    "arguments null, where nothing else is as documented": (
+        [
+            chunk(
+                choice(
+                    tool_calls=[
+                        {
+                            "index": "x",
+                            "id": "1",
+                            "function": {"name": "f", "arguments": None},
+                        }
+                    ]
+                )
+            ),
+            finish("tool_calls"),
+        ],
+        [("1", "f", {})],
+    ),
     "the name after the id": (
         [
             tool(0, id="call_1"),

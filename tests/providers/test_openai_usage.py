@@ -104,3 +104,23 @@ def test_usage_that_counts_nothing_is_not_reported(usage):
 def test_the_same_usage_is_reported_once():
     _, events = run(text("a", usage=USAGE), text("b", usage=USAGE))
     assert [type(event) for event in events] == [TextDelta, UsageReport, TextDelta]
+
+
+def test_a_report_without_counts_does_not_undo_one():
+    decoder, events = run(text("a", usage=USAGE), finish(usage={}))
+    assert decoder.usage == COUNTED
+    assert len(events) == 2
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 9}, Usage(prompt_tokens=9, total_tokens=9)),
+        ({"completion_tokens": 3}, Usage(completion_tokens=3, total_tokens=3)),
+        ({"total_tokens": 5}, Usage(total_tokens=5)),
+        ({"prompt_tokens": 0}, Usage()),
+        ({"prompt_tokens": True, "total_tokens": 5}, Usage(total_tokens=5)),
+    ],
+)
+def test_one_count_is_a_report(usage, expected):
+    assert run(finish(usage=usage))[0].usage == expected

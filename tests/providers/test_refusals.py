@@ -166,6 +166,8 @@ CASES = {
     "plain text": ("upstream connect error\n", {"message": "upstream connect error"}),
     "a JSON string": ('"no"', {"message": "no"}),
     "a JSON number": ("5", {"message": "5"}),
+    "a list of texts": ({"errors": ["no", "nay"]}, {"message": "no; nay"}),
+    "a list that holds no error": ('["no"]', {"message": '["no"]'}),
     "an empty list": ("[]", {"message": "[]"}),
     "HTML": (
         "<!DOCTYPE html><html><head><title>502 Bad\n Gateway &amp; more</title></head>",
@@ -234,6 +236,7 @@ def test_every_dialect(body, expected):
 def test_the_http_status_wins():
     assert read(GEMINI, 503).status == 503
     assert read("", 404).status == 404
+    assert read("", 400).status == 400
     assert read({"error": "no"}, 302).status is None
 
 
