@@ -162,13 +162,18 @@ class ReadClocks:
     def content(self) -> None:
         """Note that content arrived."""
         running = self._running
-        running[Clock.TOKEN_IDLE] = self._timeouts.token_idle
-        if running.pop(Clock.FIRST_TOKEN, None) is not None:
+        if Clock.IDLE not in running:
+            running.clear()
             running[Clock.IDLE] = self._timeouts.idle
+        running[Clock.TOKEN_IDLE] = self._timeouts.token_idle
 
     def tail(self) -> None:
-        """Note that the answer is complete and only its trailer may follow."""
-        self._running = {Clock.TAIL: min(TAIL, self._timeouts.idle)}
+        """Note that the answer seems complete: only its trailer may follow, and soon.
+
+        Saying it again does not lengthen the wait.
+        """
+        if Clock.TAIL not in self._running:
+            self._running = {Clock.TAIL: min(TAIL, self._timeouts.idle)}
 
     def drain(self, seconds: float) -> None:
         """Read on for at most ``seconds``, for the connection's sake alone."""

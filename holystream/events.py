@@ -316,3 +316,6 @@ StreamEvent = (
     | Finished
 )
 """Any event that a stream yields."""
+
+CONTENT = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, ToolCall)
+"""The events that hold something the model generated."""

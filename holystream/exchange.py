@@ -24,6 +24,7 @@ from holystream.errors import (
     Verdict,
 )
 from holystream.events import (
+    CONTENT,
     Completion,
     Connected,
     Finished,
@@ -108,6 +109,8 @@ class Exchange:
         self._started_at = 0.0
         self._segment = 0
         self._swallowed = 0
+        self._tailing = False
+        self._finished_early = False
         self._seam: Seam | None = None
         self._strategy: ResumeStrategy | None = None
         self._failure: Fault | None = None
@@ -129,6 +132,8 @@ class Exchange:
         )
         self._counted = self.transcript.content_events
         self._swallowed = 0
+        self._tailing = False
+        self._finished_early = False
         self.clocks = ReadClocks(self._timeouts, self.deadline)
         return self.clocks
 
@@ -154,8 +159,13 @@ class Exchange:
         decoder = self._decoder
         events = decoder.decode(batch)
         seam = self._seam
-        if events:
+        if events and not self._tailing:
             # Whatever the seam makes of it, the server is generating.
+            self.clocks.content()
+        elif any(isinstance(event, CONTENT) for event in events):
+            # The finish reason came too early, and proves nothing any more.
+            self._tailing = False
+            self._finished_early = True
             self.clocks.content()
         if seam is not None and seam.open:
             events = self._join(seam, events)
@@ -165,10 +175,11 @@ class Exchange:
             self._progress.progressed(now)
         if decoder.failure is not None:
             self._failure = self._failure or decoder.failure
-        elif self._failure is None and decoder.finished:
+        elif self._failure is None and decoder.complete(clean_end=False):
             if decoder.ended:
                 events += self._finish(now)
-            else:
+            elif not self._finished_early:
+                self._tailing = True
                 self.clocks.tail()
         return events
 
@@ -270,10 +281,12 @@ class Exchange:
 
     def _is_whole(self, fault: Fault) -> bool:
         """Whether the attempt's end leaves a complete answer all the same."""
+        clean_end = fault.kind is FaultKind.ENDED
         return (
             self._failure is None
             and fault.kind is not FaultKind.STOPPED
-            and self._decoder.complete(clean_end=fault.kind is FaultKind.ENDED)
+            and (clean_end or not self._finished_early)
+            and self._decoder.complete(clean_end=clean_end)
         )
 
     def _error_of(self, fault: Fault) -> StreamError:

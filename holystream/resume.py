@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from holystream.errors import ConfigurationError
 from holystream.events import (
+    CONTENT,
     Guarantee,
     ReasoningDelta,
     RefusalDelta,
@@ -240,7 +241,7 @@ class RestartSeam:
         """Return the events, with the withdrawal before the first piece of content."""
         new: list[StreamEvent] = []
         for event in events:
-            if self.open and isinstance(event, _CONTENT):
+            if self.open and isinstance(event, CONTENT):
                 new += self._withdraw()
             new.append(event)
         return new
@@ -257,6 +258,3 @@ class RestartSeam:
             Rewound(offset=0, discarded=discarded),
             Resumed(strategy=Restart.name, guarantee=Restart.guarantee, offset=0),
         ]
-
-
-_CONTENT = (TextDelta, ReasoningDelta, RefusalDelta, ToolCall, ToolCallDelta)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import socket
 import threading
 import time
@@ -58,6 +59,7 @@ class SocketGuard:
         # never blocks; without the lock it could hit a descriptor number that was
         # closed and given out again.
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._stopped = False
         self._handle: socket.socket | None = None
         self._waiting: threading.Event | None = None
@@ -81,7 +83,9 @@ class SocketGuard:
             self._stopped = True
             if self._waiting is not None:
                 self._waiting.set()
-            if self._handle is not None:
+            # After a fork the connection is still the parent's: a child that drops its
+            # copy must not end it.
+            if self._handle is not None and os.getpid() == self._pid:
                 # Not connected yet, or gone already: then there is nothing to wake.
                 with contextlib.suppress(OSError):
                     self._handle.shutdown(socket.SHUT_RDWR)
