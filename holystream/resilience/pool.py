@@ -14,7 +14,8 @@ Invariants, true whenever the mutex is free:
 Lock order: the mutex is the only lock that is ever waited for. Each waiter sleeps on a
 lock of its own, which is released, never awaited, by whoever wakes it. Nothing that
 belongs to a caller runs under the mutex. A finaliser may run at any allocation, in a
-thread that holds the mutex, so finalisers only queue what they return, and never wait.
+thread that holds the mutex: finalisers queue what they return, and take the mutex only
+if they find it free.
 
 The four priorities are checked and kept, but served first in, first out for now: until
 the weighted lanes arrive they make no difference.
@@ -134,8 +135,11 @@ class Permit:
         # An exception out of a signal handler (Ctrl-C) may strike after the grant and
         # before the caller has stored the permit. No `try` can close that gap; the
         # reference count does.
-        if self.serial in self._pool._held:  # noqa: SLF001 - one unit
-            self._pool._release_later(self.serial)  # noqa: SLF001 - one unit
+        try:
+            if self.serial in self._pool._held:  # noqa: SLF001 - one unit
+                self._pool._release_later(self.serial)  # noqa: SLF001 - one unit
+        except AttributeError:
+            pass  # it struck in __init__: nothing was granted
 
     def __repr__(self) -> str:
         return f"<Permit {self.serial} {'held' if self.held else 'not held'}>"
@@ -374,15 +378,18 @@ class PrioritySemaphore:
         self._settle()
 
     def _settle(self) -> None:
-        """Take back what finalisers returned, if that can be had without waiting."""
-        mutex = self._mutex
-        while self._returned and mutex.acquire(blocking=False):
-            try:
+        """Take back what finalisers returned; never waits for its own thread."""
+        # A mutex that is free is not held by this thread, so that `with` cannot block
+        # on ourselves. (`acquire(blocking=False)` would be no safer: an exception out
+        # of a signal handler between it and its `try` would leave it locked for good.)
+        # A mutex that is held will be let go by somebody who then looks, as above.
+        while self._returned and not self._mutex.locked():
+            with self._mutex:
                 while self._returned:
-                    self._held.pop(self._returned.popleft(), None)
+                    # In this order: an exception in between loses no permit.
+                    self._held.pop(self._returned[0], None)
+                    self._returned.popleft()
                 granted = self._hand_on()
-            finally:
-                mutex.release()
             for waiter in granted:
                 waiter.wake()
 
