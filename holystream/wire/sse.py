@@ -57,12 +57,12 @@ class LineSplitter:
     no byte is waited for. Linear in the length of a line. Not thread-safe.
     """
 
-    __slots__ = ("_after_cr", "_limit", "_pending", "_pending_bytes")
+    __slots__ = ("_after_cr", "_limit", "_pending")
 
     def __init__(self, max_line_bytes: int) -> None:
         self._limit = max_line_bytes
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
+        # Not a list: an object for each piece costs many times a dripped line.
+        self._pending = bytearray()
         self._after_cr = False
 
     def feed(self, data: bytes) -> bytes:
@@ -80,26 +80,25 @@ class LineSplitter:
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         end = data.rfind(b"\n") + 1
-        if self._pending:
+        pending = self._pending
+        if pending:
             first = data.find(b"\n") if end else len(data)
-            self._check(self._pending_bytes + first)
+            self._check(len(pending) + first)
             if end:
-                data = b"".join((*self._pending, data))
-                end += self._pending_bytes
-                self._pending.clear()
-                self._pending_bytes = 0
+                data = b"".join((pending, data))
+                end += len(pending)
+                pending.clear()
         if end == len(data):
             return data
         rest = data[end:]
-        self._check(self._pending_bytes + len(rest))
-        self._pending.append(rest)
-        self._pending_bytes += len(rest)
+        self._check(len(pending) + len(rest))
+        pending += rest
         return data[:end]
 
     @property
     def rest(self) -> bytes:
         """The line that has not ended yet."""
-        return b"".join(self._pending)
+        return bytes(self._pending)
 
     def _check(self, size: int) -> None:
         if size > self._limit:
@@ -214,8 +213,9 @@ class EventParser:
         value = value.removeprefix(b" ")
         if name == b"data":
             if len(self._data) <= 1:
-                self._size = sum(map(len, self._data))
-            self._size += 1 + len(value)
+                # The first line may not have passed here.
+                self._size = sum(len(line) + 1 for line in self._data)
+            self._size += len(value) + 1
             self.exceeded = self._size > self._limit + 1
             self._data.append(value)
         elif name == b"event":
@@ -237,6 +237,8 @@ class EventParser:
         Args:
             rest: The last line, if it had no ending.
         """
+        if not self._started:
+            rest = rest.removeprefix(_BOM)
         if rest.startswith(b"data:"):
             self.feed([rest])
         data = b"\n".join(self._data)
