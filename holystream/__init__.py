@@ -15,6 +15,7 @@ import logging
 
 from holystream.client import Client
 from holystream.clocks import CancelToken, Timeouts
+from holystream.driver import StreamState
 from holystream.errors import (
     APIError,
     AuthenticationError,
@@ -84,7 +85,7 @@ from holystream.events import (
 )
 from holystream.resilience.pool import Permit, PoolStatistics, PrioritySemaphore
 from holystream.resilience.retry import RetryPolicy
-from holystream.stream import Stream, StreamState, TextStream
+from holystream.stream import Stream, TextStream
 
 __all__ = [
     "APIError",

@@ -1,0 +1,309 @@
+"""The blocking loop: an `Exchange` carried out by reads in the caller's thread.
+
+Nothing happens between reads: no background thread, no timer. The loop's state lives in
+the `Driver`, not in a generator, so that a stream can be iterated in pieces and by
+different threads in turn, and let go of from any thread at any moment.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+import warnings
+from typing import TYPE_CHECKING
+
+from holystream.clocks import CancelToken
+from holystream.errors import (
+    Phase,
+    PoolError,
+    QueueTimeout,
+    RestartRequired,
+    StreamCancelled,
+    StreamClosed,
+    StreamError,
+    StreamInUse,
+)
+from holystream.wire.faults import Fault, FaultKind
+from holystream.wire.socketio import SocketGuard
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable
+
+    from holystream.events import StreamEvent
+    from holystream.exchange import Exchange
+    from holystream.resilience.pool import Permit, Priority, PrioritySemaphore
+    from holystream.wire.http import HttpConnection
+
+
+class StreamState(enum.Enum):
+    """Where a stream stands."""
+
+    IDLE = "idle"
+    """Not opened yet: nothing was sent."""
+    QUEUED = "queued"
+    """Waiting for a permit of the pool."""
+    CONNECTING = "connecting"
+    """Connecting, or waiting for the headers of the answer."""
+    STREAMING = "streaming"
+    """Reading the answer."""
+    WAITING = "waiting"
+    """Waiting to try again."""
+    DONE = "done"
+    """The answer is complete."""
+    CLOSED = "closed"
+    """Ended without a complete answer."""
+
+
+class Driver:
+    """Drives one exchange. One thread advances it; any thread may cancel or close it.
+
+    Attributes:
+        exchange: What it drives.
+        state: Where the stream stands.
+        pending: The events that were received and not taken yet.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        connect: Callable[[SocketGuard], HttpConnection],
+        pool: PrioritySemaphore,
+        priority: Priority,
+        queue_timeout: float,
+        abandoned: deque[HttpConnection],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.exchange = exchange
+        self.state = StreamState.IDLE
+        self._connect_to = connect
+        self._pool = pool
+        self._priority = priority
+        self._queue_timeout = queue_timeout
+        self._abandoned = abandoned
+        self._now = now
+        self._token = CancelToken()
+        self._ended_by: type[StreamCancelled | StreamClosed] = StreamClosed
+        # Held by the thread that advances; never waited for.
+        self._reading = threading.Lock()
+        self._error: StreamError | None = None
+        self._resume_at = 0.0
+        self._guard: SocketGuard | None = None
+        self._permit: Permit | None = None
+        self._connection: HttpConnection | None = None
+        self._unregister: Callable[[], None] | None = None
+        self.hold([])
+
+    def hold(self, events: list[StreamEvent]) -> None:
+        """Make these the events that come next."""
+        self._batch = events
+        self.pending = iter(events)
+
+    def advance(self) -> bool:
+        """Hold the next events; return False at the end of a complete answer.
+
+        Raises:
+            StreamError: The answer will not be completed.
+            StreamInUse: Another thread is advancing.
+        """
+        if not self._reading.acquire(blocking=False):
+            raise StreamInUse(
+                "another thread is reading this stream: one reads, any may cancel"
+            )
+        try:
+            events = self._next_events()
+            if events is None:
+                return False
+            self.hold(events)
+            # A cancel either emptied what we hold now or is seen here.
+            self._check_cancelled()
+        except BaseException as error:
+            self._let_go()
+            if self.state is not StreamState.DONE:
+                self.state = StreamState.CLOSED
+            if self._error is None and isinstance(error, StreamError):
+                self._error = error
+            raise
+        else:
+            return True
+        finally:
+            self._reading.release()
+            # A close that found us reading left the rest to us.
+            if self._token.cancelled:
+                self._let_go_if_idle()
+
+    def _check_cancelled(self) -> None:
+        if self._token.cancelled and self.exchange.completion is None:
+            raise self._ended()
+
+    def _next_events(self) -> list[StreamEvent] | None:
+        exchange = self.exchange
+        while True:
+            if self.state is StreamState.DONE:
+                return None
+            if self._error is not None:
+                raise self._error
+            if self._token.cancelled or self.state is StreamState.CLOSED:
+                raise self._ended()
+            if self.state is StreamState.IDLE:
+                self.state = StreamState.QUEUED
+                return exchange.start(self._now())
+            if exchange.completion is not None:
+                self._drain()
+                return None
+            if exchange.error is not None:
+                raise exchange.error
+            events = self._read() if self._connection else self._connect()
+            if events:
+                return events
+
+    def _connect(self) -> list[StreamEvent]:
+        """Make the next attempt, up to the headers of its answer."""
+        exchange = self.exchange
+        if exchange.wait is not None:
+            self._token.wait(max(0.0, self._resume_at - self._now()))
+            if self._token.cancelled:
+                raise self._ended()
+        self.state = StreamState.QUEUED
+        seconds = exchange.deadline.left(self._now())
+        try:
+            if seconds > 0:
+                self._permit = self._pool.acquire(
+                    priority=self._priority,
+                    timeout=min(self._queue_timeout, seconds),
+                    cancel=self._token,
+                )
+        except StreamCancelled:
+            raise self._ended() from None
+        except QueueTimeout as error:
+            if seconds > self._queue_timeout:
+                raise exchange.describe(error) from None
+        except PoolError as error:
+            raise exchange.describe(error) from None
+        if self._permit is None:
+            return self._failed(Fault(FaultKind.DEADLINE, Phase.CONNECT))
+        self.state = StreamState.CONNECTING
+        self._guard = guard = SocketGuard(exchange.attempt(), now=self._now)
+        self._unregister = self._token.on_cancel(guard.stop)
+        try:
+            self._connection = self._connect_to(guard)
+        except Fault as fault:
+            return self._failed(fault)
+        self.state = StreamState.STREAMING
+        return exchange.connected(self._connection.request_id, self._now())
+
+    def _read(self) -> list[StreamEvent]:
+        """Read once."""
+        exchange, connection, guard = self.exchange, self._connection, self._guard
+        if exchange.failure is not None:
+            return self._failed(exchange.failure)
+        if connection is None or guard is None:
+            return []
+        try:
+            batch = connection.next_batch()
+        except Fault as fault:
+            return self._failed(fault)
+        if batch is None:
+            return self._failed(guard.fault(FaultKind.ENDED))
+        return exchange.receive(batch, self._now())
+
+    def _failed(self, fault: Fault) -> list[StreamEvent]:
+        """End the attempt and find out what follows."""
+        if self._token.cancelled:
+            raise self._ended()
+        now = self._now()
+        events = self.exchange.fault(fault, now)
+        if self.exchange.completion is None:
+            self._let_go()
+        if self.exchange.wait is not None:
+            self._resume_at = now + self.exchange.wait.delay
+            self.state = StreamState.WAITING
+        return events
+
+    def _drain(self) -> None:
+        """Let the connection be used again, and leave."""
+        if self._connection is not None:
+            self._connection.drain()
+        self.state = StreamState.DONE
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Give back the connection and the permit."""
+        connection, self._connection = self._connection, None
+        permit, self._permit = self._permit, None
+        unregister, self._unregister = self._unregister, None
+        self._guard = None
+        if unregister is not None:
+            unregister()
+        if connection is not None:
+            connection.close()
+        if permit is not None:
+            permit.release()
+
+    def cancel(self) -> None:
+        """End the answer for good: reading on raises `StreamCancelled`."""
+        if not self._token.cancelled:
+            self._ended_by = StreamCancelled
+        self.close()
+
+    def close(self) -> None:
+        """Let go: reading on raises `StreamClosed`, unless the answer is complete."""
+        self._token.cancel()
+        if self.exchange.completion is None:
+            # What the reader has not taken yet it shall not get, and it will be told.
+            # After a completion it must get it all: its loop will end cleanly.
+            self._batch.clear()
+        self._let_go_if_idle()
+
+    def _let_go_if_idle(self) -> None:
+        """Let go, unless a thread is reading: then that thread does, as it leaves."""
+        if self._reading.acquire(blocking=False):
+            try:
+                if self.exchange.completion is not None:
+                    self.state = StreamState.DONE
+                elif self.state is not StreamState.DONE:
+                    self.state = StreamState.CLOSED
+                self._let_go()
+            finally:
+                self._reading.release()
+
+    def withdrawn(self) -> StreamError:
+        """Return the error for a reader that cannot take text back."""
+        return self.exchange.describe(
+            RestartRequired(
+                "the answer was begun anew and the text so far is void; iterate "
+                "text_stream again for the new text, or iterate the stream and apply "
+                "its Rewound events"
+            )
+        )
+
+    def _ended(self) -> StreamError:
+        """Return the error for reading a stream that was cancelled or closed."""
+        if self._ended_by is StreamCancelled:
+            error: StreamError = StreamCancelled("the stream was cancelled")
+        else:
+            error = StreamClosed("the stream was closed before its answer was complete")
+        error.phase = self._guard.phase if self._guard else None
+        return self.exchange.describe(error)
+
+    def __del__(self) -> None:
+        if self._permit is None and self._connection is None:
+            return
+        # This may run inside any allocation, in a thread that holds any lock: end the
+        # TCP connection, so that the server knows, and queue the rest for the client's
+        # next stream.
+        if self._guard is not None:
+            self._guard.stop()
+        if self._connection is not None:
+            self._abandoned.append(self._connection)
+        if self._permit is not None:
+            self._permit.release_later()
+        warnings.warn(
+            f"stream {self.exchange.stream_id} was dropped before its end; use it in a "
+            "'with' block, or close it",
+            ResourceWarning,
+            source=self,
+            stacklevel=2,
+        )

@@ -1,0 +1,186 @@
+"""What a caller may set, checked before anything is sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from holystream.clocks import Timeouts, check_seconds
+from holystream.errors import ConfigurationError, InvalidAPIKey, InvalidRequest
+from holystream.events import Guarantee
+from holystream.resilience.endpoints import Endpoint, check_base_url, check_key
+from holystream.resilience.pool import PRIORITIES, Priority, PrioritySemaphore
+from holystream.resilience.retry import RetryPolicy
+from holystream.resume import DEFAULT_STRATEGIES, ResumeStrategy, strategies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holystream.providers.base import Profile
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"(?:[!-~\x80-\xff]+(?:[ \t]+[!-~\x80-\xff]+)*)?")
+_STREAM_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_OUR_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "transfer-encoding",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a client has as its default and a stream may have otherwise."""
+
+    model: str | None = None
+    timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
+    deadline: float | None = None
+    retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+    resume: tuple[ResumeStrategy, ...] = strategies(DEFAULT_STRATEGIES)
+    min_guarantee: Guarantee | None = None
+
+    def changed(
+        self,
+        *,
+        model: str | None,
+        timeout: Timeouts | float | tuple[float, float] | None,
+        deadline: float | None,
+        retry: RetryPolicy | None,
+        resume: Sequence[str] | None,
+        min_guarantee: Guarantee | None,
+    ) -> Settings:
+        """Return settings in which what is not None has changed.
+
+        Raises:
+            ConfigurationError: A value is wrong.
+        """
+        return Settings(
+            model=self.model if model is None else model,
+            timeouts=self.timeouts if timeout is None else Timeouts.of(timeout),
+            deadline=self.deadline if deadline is None else _deadline(deadline),
+            retry=self.retry if retry is None else _retry(retry),
+            resume=self.resume if resume is None else strategies(resume),
+            min_guarantee=(
+                self.min_guarantee
+                if min_guarantee is None
+                else _guarantee(min_guarantee)
+            ),
+        )
+
+
+def endpoint_of(
+    profile: Profile, api_key: str | None, base_url: str | None, *, allow_http: bool
+) -> Endpoint:
+    """Return where to send requests, with the key from the argument or environment."""
+    url = profile.base_url if base_url is None else base_url
+    if url is None:
+        raise ConfigurationError(
+            f"provider={profile.name!r} needs base_url=, such as "
+            "'http://localhost:8000/v1'"
+        )
+    key = None
+    if api_key is not None:
+        key = check_key(api_key, "api_key=")
+    elif variable := os.environ.get(profile.key_variable):
+        key = check_key(variable, profile.key_variable)
+    elif profile.key_required:
+        raise InvalidAPIKey(
+            f"no API key: set the environment variable {profile.key_variable} or pass "
+            "api_key="
+        )
+    return Endpoint(
+        name=profile.name,
+        base_url=check_base_url(url, allow_http=allow_http, has_key=key is not None),
+        key=key,
+    )
+
+
+def _is(value: object, kind: type) -> bool:
+    """Check at run time what the annotations promise: not every caller has mypy."""
+    return isinstance(value, kind)
+
+
+def _deadline(seconds: float) -> float:
+    check_seconds(seconds, "deadline")
+    return seconds
+
+
+def _retry(policy: RetryPolicy) -> RetryPolicy:
+    if not _is(policy, RetryPolicy):
+        raise ConfigurationError(
+            "retry= takes a RetryPolicy; tenacity objects go into it: "
+            f"RetryPolicy(wait=..., stop=..., retry=...), not {type(policy).__name__}"
+        )
+    return policy
+
+
+def _guarantee(guarantee: Guarantee) -> Guarantee:
+    if not _is(guarantee, Guarantee):
+        raise ConfigurationError(
+            "min_guarantee= takes a Guarantee, such as Guarantee.REPLAYED, not "
+            f"{guarantee!r}"
+        )
+    return guarantee
+
+
+def checked_pool(pool: PrioritySemaphore) -> PrioritySemaphore:
+    """Return ``pool``, if it is one."""
+    if not _is(pool, PrioritySemaphore):
+        raise ConfigurationError(
+            f"pool= takes a PrioritySemaphore, not {type(pool).__name__}"
+        )
+    return pool
+
+
+def checked_priority(priority: Priority) -> Priority:
+    """Return ``priority``, if it is one."""
+    if priority not in PRIORITIES:
+        known = ", ".join(map(repr, sorted(PRIORITIES)))
+        raise InvalidRequest(f"priority must be one of {known}, not {priority!r}")
+    return priority
+
+
+def checked_stream_id(stream_id: str | None) -> str:
+    """Return ``stream_id`` if it can be one, or a new one for None."""
+    if stream_id is None:
+        return uuid.uuid4().hex
+    if not _is(stream_id, str) or not _STREAM_ID.fullmatch(stream_id):
+        raise InvalidRequest(
+            "stream_id must be 1 to 128 letters, digits and ._:- characters"
+        )
+    return stream_id
+
+
+def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return a copy of ``headers``, if they can be sent and are not ours to set."""
+    if headers is None:
+        return {}
+    if not _is(headers, Mapping):
+        raise InvalidRequest(
+            f"extra_headers must be a mapping, not {type(headers).__name__}"
+        )
+    for name, value in headers.items():
+        if not _is(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise InvalidRequest("extra_headers has a name that no header can have")
+        if not _is(value, str) or not _HEADER_VALUE.fullmatch(value):
+            # Not shown: it may be a secret.
+            raise InvalidRequest(
+                f"extra_headers[{name!r}] must be a str without line breaks, control "
+                "characters or white space at its ends"
+            )
+        if name.lower() in _OUR_HEADERS:
+            raise InvalidRequest(
+                f"extra_headers must not set {name}: holystream needs its own"
+            )
+    return dict(headers)
