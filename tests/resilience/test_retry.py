@@ -351,6 +351,7 @@ class TestCounts:
         progress.progressed(109.0)
         assert fail(progress, 1)[0].delay == 2.0
         progress.progressed(500.0)  # that connection is gone
+        assert fail(progress, 1)[0].delay == 4.0
         progress.connected(200.0)
         progress.progressed(210.0)
         assert fail(progress, 1)[0].delay == 1.0
@@ -546,9 +547,10 @@ class TestTenacity:
             policy.start(0.0).failed(lost(), 0.0, NEVER)
 
     def test_a_decided_error_is_let_go(self):
-        progress = steady().start(0.0)
-        fail(progress, 1)
-        assert progress._state.outcome is None
+        progress = steady(attempts=2).start(0.0)
+        for expected in (Wait, GiveUp):
+            assert isinstance(fail(progress, 1)[0], expected)
+            assert progress._state.outcome is None
 
 
 class TestPolicy:
