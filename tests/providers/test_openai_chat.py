@@ -249,7 +249,7 @@ HEALTHY = {
         ),
     ],
     "a delta and a message": [
-        chunk({**choice(content="Hi!"), "message": {"content": "Hi!"}}),
+        chunk({**choice(content="Hi!"), "message": {"content": "Oh"}}),
         finish(),
     ],
     "a detail beside the choices": [
@@ -308,7 +308,7 @@ def test_whatever_else_a_chunk_of_text_holds_is_read_too():
         chunk(choice(content="b", reasoning="r")),
         chunk(choice(content="c", reasoning_content="s")),
         chunk(choice(content="d", refusal="t")),
-        chunk(choice(content="e", function_call={"arguments": ""})),
+        chunk(choice(content="e", function_call={"arguments": " "})),
         chunk({**choice(content="f"), "usage": USAGE}),
         text("g", usage={**USAGE, "total_tokens": 13}),
         chunk(choice(content="h", finish="stop")),
@@ -318,6 +318,7 @@ def test_whatever_else_a_chunk_of_text_holds_is_read_too():
     assert said(events, RefusalDelta) == "t"
     assert [e.usage.total_tokens for e in events if type(e) is UsageReport] == [12, 13]
     assert calls(events) == [("1", "f", {})]
+    assert events[-1].arguments_json == "{} "
 
 
 def test_a_summary_does_not_repeat_a_tool_call():

@@ -118,6 +118,10 @@ def test_a_report_without_counts_does_not_undo_one():
         ({"prompt_tokens": 9}, Usage(prompt_tokens=9, total_tokens=9)),
         ({"completion_tokens": 3}, Usage(completion_tokens=3, total_tokens=3)),
         ({"total_tokens": 5}, Usage(total_tokens=5)),
+        (
+            {"completion_tokens": 3, "reasoning_tokens": 2},
+            Usage(completion_tokens=3, total_tokens=3, reasoning_tokens=2),
+        ),
         ({"prompt_tokens": 0}, Usage()),
         ({"prompt_tokens": True, "total_tokens": 5}, Usage(total_tokens=5)),
     ],
