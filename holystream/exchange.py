@@ -108,9 +108,10 @@ class Exchange:
         self._secrets = secrets
         self._started_at = 0.0
         self._segment = 0
+        self._furthest = 0
+        self._counted = 0
         self._swallowed = 0
         self._tailing = False
-        self._finished_early = False
         self._seam: Seam | None = None
         self._strategy: ResumeStrategy | None = None
         self._failure: Fault | None = None
@@ -133,7 +134,6 @@ class Exchange:
         self._counted = self.transcript.content_events
         self._swallowed = 0
         self._tailing = False
-        self._finished_early = False
         self.clocks = ReadClocks(self._timeouts, self.deadline)
         return self.clocks
 
@@ -155,32 +155,27 @@ class Exchange:
         Sets ``failure`` where the stream itself reports an error, does not parse, or
         turns out to be another answer: what came before it is returned.
         """
-        self.answering = True
         decoder = self._decoder
         events = decoder.decode(batch)
-        seam = self._seam
-        if events and not self._tailing:
-            # Whatever the seam makes of it, the server is generating.
-            self.clocks.content()
-        elif any(isinstance(event, CONTENT) for event in events):
-            # The finish reason came too early, and proves nothing any more.
-            self._tailing = False
-            self._finished_early = True
-            self.clocks.content()
-        if seam is not None and seam.open:
-            events = self._join(seam, events)
+        self._set_clocks(events)
+        if self._seam is not None and self._seam.open:
+            events = self._join(self._seam, events)
         if self.transcript.add(events):
             if self.ttft is None:
                 self.ttft = now - self._started_at
-            self._progress.progressed(now)
-        if decoder.failure is not None:
-            self._failure = self._failure or decoder.failure
-        elif self._failure is None and decoder.complete(clean_end=False):
-            if decoder.ended:
+            extent = self.transcript.extent
+            if extent > self._furthest:
+                self._furthest = extent
+                self._progress.progressed(now)
+        self._failure = self._failure or decoder.failure
+        if decoder.ended and self._failure is None:
+            if decoder.finished:
                 events += self._finish(now)
-            elif not self._finished_early:
-                self._tailing = True
-                self.clocks.tail()
+            else:
+                # Nothing more will come, and nothing proves that this was all.
+                self._failure = Fault(FaultKind.ENDED, Phase.BODY)
+        if events or self._failure is None:
+            self.answering = True
         return events
 
     @property
@@ -227,6 +222,17 @@ class Exchange:
             attempts=self.attempts,
         )
 
+    def _set_clocks(self, events: list[StreamEvent]) -> None:
+        """Tell the clocks what came, whatever the seam will make of it."""
+        if self._tailing:
+            # Content behind a finish reason: it came too early, and proves nothing.
+            self._tailing = not any(isinstance(event, CONTENT) for event in events)
+        if events and not self._tailing:
+            self.clocks.content()
+        if not self._tailing and self._decoder.complete(clean_end=False):
+            self._tailing = True
+            self.clocks.tail()
+
     def _join(self, seam: Seam, events: list[StreamEvent]) -> list[StreamEvent]:
         """Pass events through the seam; a mismatch becomes the attempt's failure."""
         try:
@@ -234,7 +240,7 @@ class Exchange:
         except ReplayMismatch as mismatch:
             self._mismatch(mismatch)
             return []
-        self._swallowed += max(0, len(events) - len(joined))
+        self._swallowed += _content_events(events) - _content_events(joined)
         self._lower_guarantee(joined)
         return joined
 
@@ -281,12 +287,10 @@ class Exchange:
 
     def _is_whole(self, fault: Fault) -> bool:
         """Whether the attempt's end leaves a complete answer all the same."""
-        clean_end = fault.kind is FaultKind.ENDED
         return (
             self._failure is None
             and fault.kind is not FaultKind.STOPPED
-            and (clean_end or not self._finished_early)
-            and self._decoder.complete(clean_end=clean_end)
+            and self._decoder.complete(clean_end=fault.kind is FaultKind.ENDED)
         )
 
     def _error_of(self, fault: Fault) -> StreamError:
@@ -310,7 +314,7 @@ class Exchange:
             return error
         if self.transcript.delivered:
             return self._interrupted(error, f"Gave up: {reason}.")
-        error.args = (f"{error.message} Gave up: {reason}.",)
+        error.args = (f"{_sentence(error.message)} Gave up: {reason}.",)
         return error
 
     def _find_seam(self, fault: Fault, error: StreamError) -> bool:
@@ -320,7 +324,7 @@ class Exchange:
             self._resume = tuple(
                 strategy for strategy in self._resume if strategy is not self._strategy
             )
-        if transcript.content_events:
+        if transcript.content_events > self._counted:
             self._segment += 1
         self._seam = self._strategy = None
         if not transcript.delivered:
@@ -337,26 +341,35 @@ class Exchange:
                 return True
         if ways and self._min_guarantee is not None:
             unmet = GuaranteeNotMet(
-                f"{error.message} It could go on by {ways[0].name!r}, which is worth "
-                f"{ways[0].guarantee.name}; min_guarantee is "
+                f"{_sentence(error.message)} It could go on by {ways[0].name!r}, "
+                f"which is worth {ways[0].guarantee.name}; min_guarantee is "
                 f"{self._min_guarantee.name}."
             )
             unmet.phase = error.phase
             unmet.__cause__ = error
             self.error = self.describe(unmet)
         else:
-            self.error = self._interrupted(error, _HOW_TO_GO_ON)
+            replayed = fault.kind is FaultKind.REPLAY_MISMATCH
+            self.error = self._interrupted(error, "" if replayed else _HOW_TO_GO_ON)
         return False
 
     def _interrupted(self, error: StreamError, explanation: str) -> StreamInterrupted:
         interrupted = StreamInterrupted(
-            f"The answer broke off and could not be continued: {error.message} "
-            f"{explanation}",
+            "The answer broke off and could not be continued: "
+            f"{_sentence(error.message)} {explanation}".rstrip(),
             cause=error,
         )
         interrupted.__cause__ = error
         self.describe(interrupted)
         return interrupted
+
+
+def _content_events(events: Sequence[StreamEvent]) -> int:
+    return sum(isinstance(event, CONTENT) for event in events)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 _HOW_TO_GO_ON = (

@@ -167,10 +167,12 @@ class ReplaySeam:
                 rest = self._swallow(event)
                 self._close_if_joined(new)
                 if rest is not None:
+                    self._check_order(event)
                     new.append(rest)
             elif isinstance(event, ToolCall):
                 known = self._calls.pop((event.index, event.call_index), None)
                 if known is None:
+                    self._check_order(event)
                     new.append(event)
                 elif (known.name, known.arguments) != (event.name, event.arguments):
                     raise ReplayMismatch("a tool call differs")
@@ -209,6 +211,13 @@ class ReplaySeam:
             event.segment,
             event.raw,
         )
+
+    def _check_order(self, event: TextDelta | ToolCall) -> None:
+        """Refuse what is new in a choice before all that was delivered of it came."""
+        if event.index in self._expected or any(
+            index == event.index for index, _ in self._calls
+        ):
+            raise ReplayMismatch("it goes on where the delivered answer did not")
 
     def _close_if_joined(self, new: list[StreamEvent]) -> None:
         if self.open and not self._expected and not self._calls:

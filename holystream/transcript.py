@@ -54,14 +54,12 @@ class TextBuffer:
 class _Draft:
     """One choice so far."""
 
-    __slots__ = ("reasoning", "reasoning_segment", "refusal", "refusal_segment", "text")
+    __slots__ = ("reasoning", "refusal", "text")
 
     def __init__(self) -> None:
         self.text = TextBuffer()
         self.reasoning = TextBuffer()
-        self.reasoning_segment = 0
         self.refusal = TextBuffer()
-        self.refusal_segment = 0
 
 
 class Transcript:
@@ -101,15 +99,13 @@ class Transcript:
                 self._draft(event.index).text.append(event.text)
             elif isinstance(event, ReasoningDelta):
                 draft = self._draft(event.index)
-                if draft.reasoning_segment != event.segment:
+                if not event.offset:
                     # Reasoning cannot be continued: a later segment thinks anew.
-                    draft.reasoning_segment = event.segment
                     draft.reasoning = TextBuffer()
                 draft.reasoning.append(event.text)
             elif isinstance(event, RefusalDelta):
                 draft = self._draft(event.index)
-                if draft.refusal_segment != event.segment:
-                    draft.refusal_segment = event.segment
+                if not event.offset:
                     draft.refusal = TextBuffer()
                 draft.refusal.append(event.text)
             elif isinstance(event, ToolCall):
@@ -151,11 +147,16 @@ class Transcript:
         return tuple(self._tool_calls)
 
     @property
-    def delivered(self) -> bool:
-        """Whether a caller holds something that a second answer could contradict."""
-        return bool(self._tool_calls) or any(
+    def extent(self) -> int:
+        """How much a caller holds that a second answer could contradict."""
+        return len(self._tool_calls) + sum(
             draft.text.length for draft in self._drafts.values()
         )
+
+    @property
+    def delivered(self) -> bool:
+        """Whether a caller holds something that a second answer could contradict."""
+        return self.extent > 0
 
     def choices(self, count: int, finish_reasons: Mapping[int, str]) -> list[Choice]:
         """Return the answers, at least ``count`` of them."""

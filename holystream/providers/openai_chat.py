@@ -96,6 +96,8 @@ class OpenAIChatDecoder:
         self._waiting: dict[tuple[_Channel, int], str] = {}
         self._calls: dict[int, ToolCalls] = {}
         self._reasons: dict[int, str] = {}
+        # What each of these had said when it was first given.
+        self._finished_at: dict[int, int] = {}
 
     @property
     def finish_reasons(self) -> Mapping[int, str]:
@@ -121,9 +123,20 @@ class OpenAIChatDecoder:
 
     def complete(self, *, clean_end: bool) -> bool:
         """Whether the answer is whole if the body ends here, cleanly or cut."""
-        if self._profile.early_stop and not (self.ended or clean_end):
+        if not self.finished:
             return False
-        return self.finished
+        early_stop = self._profile.early_stop or self._went_on
+        return self.ended or clean_end or not early_stop
+
+    @property
+    def _went_on(self) -> bool:
+        """Whether content followed a finish reason, which was one too early then."""
+        return any(
+            self._said(index) > said for index, said in self._finished_at.items()
+        )
+
+    def _said(self, index: int) -> int:
+        return sum(lengths.get(index, 0) for lengths in self._lengths.values())
 
     def decode(self, messages: Sequence[ServerSentEvent]) -> list[StreamEvent]:
         """Return the events that these messages bring, in order.
@@ -297,6 +310,7 @@ class OpenAIChatDecoder:
         if index in self._calls:
             self._calls[index].close(cut=reason in _CUT_REASONS, events=events)
         self._reasons[index] = reason
+        self._finished_at.setdefault(index, self._said(index))
 
     def _end(self, events: list[StreamEvent]) -> None:
         self._flush(list(self._waiting), DONE, events)
