@@ -176,8 +176,7 @@ class ReadClocks:
             self._running = {Clock.TAIL: min(TAIL, self._timeouts.idle)}
 
     def drain(self, seconds: float) -> None:
-        """Read on for at most ``seconds``, for the connection's sake alone."""
-        self._deadline = Deadline()
+        """Read on for at most ``seconds``; what comes is no part of the answer."""
         self._running = {Clock.DRAIN: seconds}
 
 
@@ -190,8 +189,9 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        # Guards _callbacks, and that each callback runs exactly once or is removed.
-        self._lock = threading.Lock()
+        # Guards _callbacks: each runs exactly once or is removed. Re-entrant, for a
+        # signal handler may cancel in the midst of it.
+        self._lock = threading.RLock()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._next_key = 0
 
@@ -220,14 +220,18 @@ class CancelToken:
             A function that takes the callback back; calling it twice is harmless.
         """
         with self._lock:
-            if not self._event.is_set():
-                key = self._next_key
-                self._next_key += 1
-                self._callbacks[key] = callback
-                return lambda: self._forget(key)
-        callback()
-        return lambda: None
+            key = self._next_key
+            self._next_key += 1
+            self._callbacks[key] = callback
+        # After it is in place: a cancel either called it or is seen here.
+        if self._event.is_set() and self._forget(key):
+            callback()
 
-    def _forget(self, key: int) -> None:
+        def take_back() -> None:
+            self._forget(key)
+
+        return take_back
+
+    def _forget(self, key: int) -> bool:
         with self._lock:
-            self._callbacks.pop(key, None)
+            return self._callbacks.pop(key, None) is not None
