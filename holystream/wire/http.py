@@ -146,7 +146,10 @@ class HttpConnection:
         self._guard.clocks.drain(DRAIN_SECONDS)
         room = DRAIN_BYTES
         with contextlib.suppress(Fault, *LIBRARY_ERRORS):
-            while room > 0 and (data := self._body.read1(READ_BYTES)):
+            # Decoded as before: urllib3 refuses to change its mind within a body.
+            while room > 0 and (
+                data := self._body.read1(READ_BYTES, decode_content=True)
+            ):
                 room -= len(data)
 
     def close(self) -> None:
