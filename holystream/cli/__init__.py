@@ -1,0 +1,92 @@
+"""The ``holystream`` command: ``ask``, ``demo`` and ``simulator``.
+
+Each command is a module with ``configure(parser)`` and ``run(options) -> exit status``;
+what a command needs beyond argparse it imports when it runs. How failures become exit
+statuses is the table in `holystream.cli.exits`. A failure that a user can meet ends in
+a sentence on stderr, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from holystream.cli import ask, demo, simulate
+from holystream.cli.console import OutputFailed, ReaderGone, say, silence_stdout
+from holystream.cli.exits import (
+    FAILED,
+    INTERRUPTED,
+    READER_GONE,
+    USAGE,
+    exit_status,
+    reworded,
+    table,
+)
+from holystream.errors import HolystreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_COMMANDS = {"ask": ask, "demo": demo, "simulator": simulate}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status.
+
+    Args:
+        arguments: What follows the command's name; by default the process's own.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.version:
+        from holystream import __version__  # noqa: PLC0415 - reads the disk: if asked
+
+        print(f"holystream {__version__}")
+        return 0
+    if options.command is None:
+        parser.print_help()
+        return USAGE
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the chosen command, and turn how it fails into an exit status."""
+    try:
+        return int(options.run(options))
+    except HolystreamError as error:
+        say(f"error: {reworded(str(error))}")
+        return exit_status(error)
+    except ReaderGone:
+        silence_stdout()
+        return READER_GONE
+    except OutputFailed as failure:
+        silence_stdout()
+        say(f"error: cannot write to standard output: {failure}")
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="holystream",
+        description="Stream answers of language models, or see how streams break.",
+        epilog=table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(command)
+        command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,107 @@
+"""What goes to stdout and stderr, whatever they are: a terminal, a file, a closed pipe.
+
+The text of an answer goes to stdout exactly as it came, except on a terminal: there,
+control characters are made visible, because a model's text must not move the cursor or
+set the window's title. Everything else goes to stderr, one line each. Nothing is
+coloured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import Final
+
+_TO_PICTURES: Final[dict[int, str | None]] = {
+    **{code: chr(0x2400 + code) for code in range(0x20)},
+    **dict.fromkeys(range(0x7F, 0xA0), "\ufffd"),
+    ord("\n"): "\n",
+    ord("\t"): "\t",
+    # Shown, the CR of a CRLF would be noise; obeyed, a lone one would overwrite a line.
+    ord("\r"): None,
+}
+
+
+class ReaderGone(Exception):
+    """Whoever reads our output has closed it."""
+
+
+class OutputFailed(Exception):
+    """The output cannot be written: no space, or no standard output at all."""
+
+
+class Output:
+    """Writes to stdout at once, and remembers what it has written.
+
+    Attributes:
+        written: Characters that were given to `write`.
+        is_terminal: A person reads it.
+    """
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.is_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._mid_line = False
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A character that the terminal cannot show must not cost the rest.
+            sys.stdout.reconfigure(errors="replace")
+
+    def write(self, text: str) -> None:
+        """Write and flush.
+
+        Raises:
+            ReaderGone: Nobody reads it any more.
+            OutputFailed: It cannot be written.
+        """
+        if not text:
+            return
+        # Counted first: what an interrupt leaves in the buffer is written at the end.
+        self.written += len(text)
+        self._mid_line = not text.endswith("\n")
+        if sys.stdout is None:
+            raise OutputFailed("it is closed")
+        try:
+            sys.stdout.write(text.translate(_TO_PICTURES) if self.is_terminal else text)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+        except OSError as error:
+            raise OutputFailed(error.strerror or str(error)) from error
+
+    def end_line(self) -> None:
+        """Begin a new line, unless one has just begun; not counted as written."""
+        if self._mid_line:
+            before = self.written
+            self.write("\n")
+            self.written = before
+
+    def remark(self, text: str) -> None:
+        """Say something on stderr, on a line of its own even amid an answer."""
+        if self.is_terminal:
+            self.end_line()
+        say(text)
+
+
+def is_watched() -> bool:
+    """Whether a person sees both the text and what is said about it."""
+    return all(
+        stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr)
+    )
+
+
+def say(text: str) -> None:
+    """Write one line to stderr; it may be closed, for all we care."""
+    if sys.stderr is not None:
+        line = " ".join(text.split()).translate(_TO_PICTURES)
+        with contextlib.suppress(OSError):
+            print(f"holystream: {line}", file=sys.stderr, flush=True)
+
+
+def silence_stdout() -> None:
+    """Send what is left in the buffer nowhere: the interpreter flushes it at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
