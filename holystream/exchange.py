@@ -327,6 +327,7 @@ class Exchange:
         if transcript.content_events > self._counted:
             self._segment += 1
         self._seam = self._strategy = None
+        transcript.forget_undelivered()
         if not transcript.delivered:
             return True
         ways = [

@@ -45,6 +45,13 @@ class TextBuffer:
             pieces[self._merged :] = ["".join(pieces[self._merged :])]
             self._merged += 1
 
+    def truncate(self, length: int) -> None:
+        """Keep only the first ``length`` characters, if there are more."""
+        if length < self.length:
+            self._pieces = [self.text[:length]]
+            self._merged = 0
+            self.length = length
+
     @property
     def text(self) -> str:
         """The whole text."""
@@ -99,14 +106,13 @@ class Transcript:
                 self._draft(event.index).text.append(event.text)
             elif isinstance(event, ReasoningDelta):
                 draft = self._draft(event.index)
-                if not event.offset:
-                    # Reasoning cannot be continued: a later segment thinks anew.
-                    draft.reasoning = TextBuffer()
+                # It cannot be continued: a later segment thinks anew, from its start
+                # or from where it had not been shown before.
+                draft.reasoning.truncate(event.offset)
                 draft.reasoning.append(event.text)
             elif isinstance(event, RefusalDelta):
                 draft = self._draft(event.index)
-                if not event.offset:
-                    draft.refusal = TextBuffer()
+                draft.refusal.truncate(event.offset)
                 draft.refusal.append(event.text)
             elif isinstance(event, ToolCall):
                 self._tool_calls.append(event)
@@ -120,6 +126,12 @@ class Transcript:
         if draft is None:
             draft = self._drafts[index] = _Draft()
         return draft
+
+    def forget_undelivered(self) -> None:
+        """Forget the choices without text: what they thought or refused comes again."""
+        self._drafts = {
+            index: draft for index, draft in self._drafts.items() if draft.text.length
+        }
 
     def clear(self) -> None:
         """Withdraw everything: the answer is written anew."""

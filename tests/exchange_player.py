@@ -73,12 +73,12 @@ class Reader:
             self.texts[event.index] = text + event.text
             self.delivered += len(event.text)
         elif isinstance(event, ReasoningDelta):
-            # It cannot be continued: a later segment begins anew, or goes on.
+            # A later segment begins anew, or where it had not been shown before.
             texts = self.reasoning.setdefault(event.index, [])
             if not event.offset:
                 texts.append("")
-            assert event.offset == len(texts[-1])
-            texts[-1] += event.text
+            assert event.offset <= len(texts[-1])
+            texts[-1] = texts[-1][: event.offset] + event.text
         elif isinstance(event, ToolCallDelta):
             key = event.index, event.call_index, event.segment
             assert key[:2] not in self.calls, "a whole call gets no more pieces"
