@@ -218,7 +218,7 @@ def _explain(error: StreamError, output: Output, options: argparse.Namespace) ->
         if not repeatable:
             # The library's own advice names arguments that a command does not have.
             message = f"the answer broke off: {error.cause.message.rstrip('.')}."
-            advice = " With --temperature 0 or --seed it would have been continued."
+            advice = " With --temperature 0 or --seed such a break can be mended."
     say(f"error: {reworded(message)}{advice}")
     if output.written:
         say(_kept(output))

@@ -69,6 +69,10 @@ _REWORDED: Final = (
     ("base_url", "--base-url"),
     ("model=", "--model"),
     ("deadline=", "--deadline"),
+    ("Timeouts.connect=", "--timeout "),
+    ("Timeouts.first_token=", "--timeout "),
+    ("Timeouts.idle=", "--timeout "),
+    ("Timeouts.token_idle=", ""),
     ("allow_http=True", "--allow-http"),
 )
 """Names of the library that have another one on the command line."""

@@ -38,11 +38,11 @@ def start(environment):
     """Start commands; whatever still runs at the end of the test is killed."""
     begun = []
 
-    def start_one(*words, stdin=subprocess.DEVNULL, **others):
+    def start_one(*words, stdin=subprocess.DEVNULL, through=(), **others):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **others}
         begun.append(
             subprocess.Popen(
-                [sys.executable, "-m", "holystream", *words],
+                [*through, sys.executable, "-m", "holystream", *words],
                 stdin=stdin,
                 env=environment,
                 **pipes,

@@ -212,6 +212,43 @@ def test_no_advice_names_an_argument_that_the_command_lacks():
     assert "api_key" not in reworded("check X, or the argument api_key=.")
 
 
+def test_a_timeout_is_told_in_the_words_of_the_command(sim, run, ask):
+    sim.play(Script(stall_headers=True), Script(stall_headers=True))
+    result = run(*ask("--timeout", "0.2", "-v", "hi"))
+    *_, error, details = result.err.splitlines()
+    assert "no content within --timeout 0.2 s" in error
+    assert details.startswith("holystream: FirstTokenTimeout, attempts: 2, phase: SENT")
+    assert result.status == 5
+
+
+REFUSAL = (
+    b'data: {"choices":[{"index":0,"delta":{"refusal":"I will not."}}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    b"data: [DONE]\n\n"
+)
+
+
+def test_a_refusal_is_told_and_is_no_text(sim, run, ask):
+    sim.play(Script(error_event_at=0, error_event=REFUSAL))
+    result = run(*ask("hi"))
+    assert (result.status, result.out) == (0, "")
+    assert result.err == "holystream: the model refused: I will not.\n"
+
+
+def test_an_empty_answer_is_an_answer(run, ask):
+    result = run(*ask("-v", "echo:"))
+    assert (result.status, result.out) == (0, "")
+    assert "holystream: 0 tokens, guarantee SINGLE, attempts 1" in result.err
+
+
+def test_a_repeatable_answer_that_stays_broken_keeps_the_librarys_words(sim, run, ask):
+    sim.play(Script(cut_at=6000), *[Script(stall_headers=True)] * 2)
+    result = run(*ask(*GREEDY, "--timeout", "0.3", QUESTION))
+    assert result.status == 1
+    assert "could not be continued" in result.err
+    assert "--temperature" not in result.err
+
+
 def test_the_help_shows_the_statuses(run):
     result = run("ask", "--help")
     assert result.status == 0
@@ -306,6 +343,14 @@ def test_a_full_disk_is_no_traceback(start, finish, ask):
         process.wait(timeout=50)
     assert process.returncode == 1
     assert b"No space left" in process.stderr.read()
+
+
+def test_a_closed_output_is_no_traceback(start, ask):
+    process = start(*ask("hi"), through=("sh", "-c", 'exec "$@" >&-', "sh"))
+    assert process.wait(timeout=50) == 1
+    assert b"cannot write to standard output: it is closed" in process.stderr.read()
+    process = start(*ask("hi"), through=("sh", "-c", 'exec "$@" >&- 2>&-', "sh"))
+    assert process.wait(timeout=50) == 1
 
 
 def test_a_character_that_stdout_cannot_show_does_not_end_it(run, ask, environment):
