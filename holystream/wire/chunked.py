@@ -13,6 +13,7 @@ import http.client
 import socket
 from typing import TYPE_CHECKING, Any
 
+from holystream.errors import Phase
 from holystream.wire.socketio import GuardedSocket
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class BulkHTTPResponse(http.client.HTTPResponse):
     ) -> None:
         super().__init__(GuardedSocket(sock, guard), *args, **kwargs)  # type: ignore[arg-type]
         self._sock = sock
+        self._guard = guard
         self._decoder = ChunkedDecoder()
 
     def read1(self, n: int = -1) -> bytes:
@@ -170,3 +172,11 @@ class BulkHTTPResponse(http.client.HTTPResponse):
                 return payload
         self.close()
         raise http.client.IncompleteRead(b"")
+
+    def _close_conn(self) -> None:
+        super()._close_conn()  # type: ignore[misc]  # http.client's own
+        # The body has ended, and urllib3 is about to give the connection to whoever
+        # wants it next: a late stop must not reach it. A proxy's answer to CONNECT is
+        # only the beginning.
+        if self._guard.phase is not Phase.CONNECT:
+            self._guard.release()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from holystream.wire.socketio import SocketGuard
 
+_TLS_RECORD_BYTES = 16384
+
 current_guard: contextvars.ContextVar[SocketGuard] = contextvars.ContextVar("guard")
 
 
@@ -35,7 +37,12 @@ class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
     def connect(self) -> None:
         """Connect, through a proxy's tunnel if there is one."""
         guard = current_guard.get()
-        super().connect()
+        try:
+            super().connect()
+        except TimeoutError:
+            # In the TLS handshake, by whichever clock.
+            guard.next_wait()
+            raise
         guard.check()
         guard.phase = Phase.SENT
 
@@ -69,12 +76,17 @@ class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
         if self.sock is None:
             self.connect()
         guard = current_guard.get()
-        seconds, clock = guard.next_wait()
-        self.sock.settimeout(seconds)
-        try:
-            super().send(data)
-        except TimeoutError:
-            raise guard.ran_out(clock) from None
+        # TLS grants the socket's timeout to each record; here all share one clock.
+        for start in range(0, len(data), _TLS_RECORD_BYTES):
+            seconds, clock = guard.next_wait()
+            self.sock.settimeout(seconds)
+            began = guard.now()
+            try:
+                super().send(memoryview(data)[start : start + _TLS_RECORD_BYTES])
+            except TimeoutError:
+                guard.check()
+                raise guard.ran_out(clock) from None
+            guard.clocks.waited(guard.now() - began)
 
     def response_class(  # type: ignore[override]  # http.client only calls it
         self, sock: Any, *args: Any, **kwargs: Any

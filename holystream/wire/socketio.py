@@ -9,12 +9,15 @@ thread asks it before each recv how long to wait, and any other thread may stop 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+
+from urllib3.util import wait_for_write
 
 from holystream.clocks import Clock
 from holystream.errors import Phase
@@ -57,8 +60,8 @@ class SocketGuard:
         self._connect_by = 0.0
         # Guards _stopped, _handle and _waiting. The shutdown that is made under it
         # never blocks; without the lock it could hit a descriptor number that was
-        # closed and given out again.
-        self._lock = threading.Lock()
+        # closed and given out again. Re-entrant: a signal handler may stop, too.
+        self._lock = threading.RLock()
         self._pid = os.getpid()
         self._stopped = False
         self._handle: socket.socket | None = None
@@ -256,7 +259,8 @@ def connect(
 ) -> socket.socket:
     """Connect to the first address that answers.
 
-    Each address may take an equal share of the time that is left.
+    Each address may take an equal share of the time that is left. The socket's timeout
+    is set to what remains then, for the TLS handshake.
 
     Raises:
         Fault: None could be reached, a clock ran out, or a stop came.
@@ -271,9 +275,9 @@ def connect(
             if source:
                 sock.bind(source)
             seconds, _ = guard.next_wait()
-            sock.settimeout(seconds / (len(addresses) - tried))
-            sock.connect(address)
-            guard.check()
+            _connect(sock, address, seconds / (len(addresses) - tried), guard)
+            seconds, _ = guard.next_wait()
+            sock.settimeout(seconds)
         except OSError as error:
             sock.close()
             guard.check()
@@ -284,5 +288,24 @@ def connect(
         else:
             return sock
     if isinstance(failure, TimeoutError):
+        # Whichever clock it was that ran out.
+        guard.next_wait()
         raise guard.fault(FaultKind.CONNECT_TIMEOUT) from failure
     raise guard.fault(FaultKind.REFUSED, str(failure)) from failure
+
+
+def _connect(
+    sock: socket.socket, address: Any, seconds: float, guard: SocketGuard
+) -> None:
+    sock.setblocking(False)
+    code = sock.connect_ex(address)
+    # A stop that came before the connect had nothing to shut down and is seen here;
+    # one that comes after it ends the connect.
+    guard.check()
+    if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+        if not wait_for_write(sock, seconds):
+            raise TimeoutError("timed out")
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        guard.check()
+    if code:
+        raise OSError(code, os.strerror(code))
