@@ -62,8 +62,10 @@ def fit_for_a_message(text: str, secrets: Sequence[str] = ()) -> str:
 
 
 def _one_line(text: str) -> str:
-    text = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    if text.isprintable():
+        return text
+    return _one_line("".join(char if char.isprintable() else " " for char in text))
 
 
 def _without_quotes(text: str, secret: str) -> str:
