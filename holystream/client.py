@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import functools
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from holystream.clocks import SystemTime
 from holystream.driver import Driver
 from holystream.exchange import Exchange
 from holystream.providers.chat_request import chat_request, encode
@@ -70,6 +71,9 @@ class Client:
         ConfigurationError: A setting is wrong.
         InvalidAPIKey: The key is missing, or cannot be one.
     """
+
+    # Shared by all clients, so that a test need not know which one its code holds.
+    _time: ClassVar[SystemTime] = SystemTime()
 
     def __init__(
         self,
@@ -217,6 +221,7 @@ class Client:
             resume=settings.resume,
             min_guarantee=settings.min_guarantee,
             secrets=(key.reveal(),) if key else (),
+            rng=self._time.rng,
         )
         return Stream(
             Driver(
@@ -226,6 +231,7 @@ class Client:
                 priority=checked_priority(priority),
                 queue_timeout=settings.timeouts.queue,
                 abandoned=self._abandoned,
+                time=self._time,
             )
         )
 

@@ -11,11 +11,13 @@ import dataclasses
 import enum
 import math
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from holystream.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
 
 TAIL = 5.0
@@ -235,3 +237,19 @@ class CancelToken:
     def _forget(self, key: int) -> bool:
         with self._lock:
             return self._callbacks.pop(key, None) is not None
+
+
+class SystemTime:
+    """The time that streams live by; `holystream.testing` puts another in its place.
+
+    Attributes:
+        rng: Where jitter comes from; None for the generator of `random`.
+        now: Returns monotonic seconds.
+    """
+
+    rng: random.Random | None = None
+    now: Callable[[], float] = staticmethod(time.monotonic)
+
+    def sleep(self, seconds: float, token: CancelToken) -> None:
+        """Wait before the next attempt, for ``seconds`` or until cancelled."""
+        token.wait(seconds)

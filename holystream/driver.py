@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import threading
-import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
 
+    from holystream.clocks import SystemTime
     from holystream.events import StreamEvent
     from holystream.exchange import Exchange
     from holystream.resilience.pool import Permit, Priority, PrioritySemaphore
@@ -74,7 +74,7 @@ class Driver:
         priority: Priority,
         queue_timeout: float,
         abandoned: deque[HttpConnection],
-        now: Callable[[], float] = time.monotonic,
+        time: SystemTime,
     ) -> None:
         self.exchange = exchange
         self.state = StreamState.IDLE
@@ -83,7 +83,8 @@ class Driver:
         self._priority = priority
         self._queue_timeout = queue_timeout
         self._abandoned = abandoned
-        self._now = now
+        self._time = time
+        self._now = time.now
         self._token = CancelToken()
         self._ended_by: type[StreamCancelled | StreamClosed] = StreamClosed
         # Held by the thread that advances; never waited for.
@@ -163,7 +164,7 @@ class Driver:
         """Make the next attempt, up to the headers of its answer."""
         exchange = self.exchange
         if exchange.wait is not None:
-            self._token.wait(max(0.0, self._resume_at - self._now()))
+            self._time.sleep(max(0.0, self._resume_at - self._now()), self._token)
             if self._token.cancelled:
                 raise self._ended()
         self.state = StreamState.QUEUED
