@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from holystream.clocks import Timeouts
     from holystream.events import Guarantee
+    from holystream.providers.profile import Profile
     from holystream.resilience.pool import Priority
     from holystream.resilience.retry import RetryPolicy
     from holystream.wire.socketio import SocketGuard
@@ -46,9 +47,10 @@ class Client:
 
     Args:
         api_key: The API key; by default the provider's environment variable is read:
-            ``HOLYSHEEP_API_KEY``, or ``HOLYSTREAM_API_KEY`` for "openai-compatible".
-        provider: "holysheep", or "openai-compatible" for any server that speaks
-            OpenAI's chat completions.
+            ``HOLYSHEEP_API_KEY``, ``OPENAI_API_KEY`` for "openai" and so on.
+        provider: "holysheep", "openai", "azure", "deepseek", "openrouter", "mistral",
+            "vllm", "llama.cpp", "ollama", "openai-compatible" for any server that
+            speaks OpenAI's chat completions, or a `Profile` of your own.
         model: The model of streams that name none.
         base_url: Where the API is, ``/v1`` or the like included; by default the
             provider's own.
@@ -79,7 +81,7 @@ class Client:
         self,
         api_key: str | None = None,
         *,
-        provider: str = DEFAULT,
+        provider: str | Profile = DEFAULT,
         model: str | None = None,
         base_url: str | None = None,
         timeout: Timeouts | float | tuple[float, float] | None = None,
@@ -179,9 +181,10 @@ class Client:
             resume=resume,
             min_guarantee=min_guarantee,
         )
+        profile = self._provider.profile
         request = chat_request(
             prompt,
-            profile=self._provider.profile,
+            profile=profile,
             model=settings.model,
             temperature=temperature,
             top_p=top_p,
@@ -203,7 +206,7 @@ class Client:
                 "Content-Type": "application/json",
                 **checked_headers(extra_headers),
             },
-            secrets={"Authorization": f"Bearer {key.reveal()}"} if key else {},
+            secrets=profile.key_headers(key.reveal()) if key else {},
         )
         transport = self._transport
 

@@ -20,7 +20,7 @@ from holystream.resume import DEFAULT_STRATEGIES, ResumeStrategy, strategies
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holystream.providers.base import Profile
+    from holystream.providers.profile import Profile
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"(?:[!-~\x80-\xff]+(?:[ \t]+[!-~\x80-\xff]+)*)?")
@@ -87,7 +87,7 @@ def endpoint_of(
     if url is None:
         raise ConfigurationError(
             f"provider={profile.name!r} needs base_url=, such as "
-            "'http://localhost:8000/v1'"
+            f"{profile.base_url_example!r}"
         )
     key = None
     if api_key is not None:

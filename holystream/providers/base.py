@@ -9,34 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holystream.events import StreamEvent, Usage
+    from holystream.providers.profile import Profile
     from holystream.wire.faults import Answer, Fault, Refusal
     from holystream.wire.sse import ServerSentEvent
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """What one host can do and how it behaves.
-
-    Attributes:
-        name: The name that ``Client(provider=...)`` takes.
-        base_url: Its default base URL; None where the caller must give one.
-        key_variable: The environment variable that holds its API key.
-        key_required: Whether it can be used without a key.
-        early_stop: It may send a finish reason before the answer's end, so that
-            completion also needs ``[DONE]`` or a clean end of the body.
-        usage_option: It understands ``stream_options.include_usage``.
-        failed_finish_reasons: Finish reasons that mean the answer broke off.
-    """
-
-    name: str
-    base_url: str | None
-    key_variable: str
-    key_required: bool = True
-    early_stop: bool = False
-    usage_option: bool = True
-    failed_finish_reasons: frozenset[str] = frozenset(
-        {"error", "abort", "insufficient_system_resource"}
-    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -44,7 +19,8 @@ class ChatRequest:
     """A checked request, in the provider's own JSON shape.
 
     Attributes:
-        path: Where to POST it, relative to the base URL, with a leading slash.
+        path: Where to POST it, relative to the base URL, with a leading slash and
+            the query, if there is one.
         body: The JSON body; never changed, copy it to vary it.
         model: The model's name.
         choices: How many answers were asked for (``n``).

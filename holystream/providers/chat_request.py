@@ -20,14 +20,13 @@ from holystream.providers.base import ChatRequest
 from holystream.providers.jsonvalues import kind, plain, wrong
 
 if TYPE_CHECKING:
-    from holystream.providers.base import Profile
+    from holystream.providers.profile import Profile
 
 __all__ = ["Messages", "chat_request", "encode"]
 
 Messages = str | Sequence[Mapping[str, Any]]
 """A prompt: a text, which becomes one message of the user, or a list of messages."""
 
-PATH: Final = "/chat/completions"
 ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _INSTEAD_OF_CONTENT: Final = ("tool_calls", "function_call", "refusal", "audio")
 """What lets an assistant's message do without content."""
@@ -57,12 +56,13 @@ def chat_request(
 
     Args:
         prompt: A text, or the messages of a conversation.
-        profile: What the server can do.
+        profile: What the server, and the model behind it, can do.
         model: The model's name.
-        temperature: From 0; 0 makes the request deterministic.
+        temperature: From 0; 0 makes the request deterministic, where the profile says
+            that it does.
         top_p: Above 0, at most 1.
         max_tokens: The most tokens the answer may have.
-        seed: Makes the request deterministic.
+        seed: Makes the request deterministic, where the profile says that it does.
         stop: A text, or several, before which the answer ends.
         n: How many answers to ask for.
         tools: The tools the model may call.
@@ -77,6 +77,8 @@ def chat_request(
         InvalidRequest: An argument is wrong.
     """
     body: dict[str, Any] = {"model": model, "messages": _messages(prompt)}
+    profile = profile.for_model(_model(model, extra_body))
+    spelled = profile.spellings
     body["stream"] = True
     if profile.usage_option:
         body["stream_options"] = {"include_usage": True}
@@ -91,7 +93,11 @@ def chat_request(
         "tool_choice": _tool_choice(tool_choice),
         "response_format": _typed("response_format", response_format),
     }
-    body |= {name: value for name, value in arguments.items() if value is not None}
+    body |= {
+        spelled.get(name, name): value
+        for name, value in arguments.items()
+        if value is not None
+    }
     _override(body, extra_body)
     name = body.get("model")
     if not isinstance(name, str) or not name.strip():
@@ -100,9 +106,12 @@ def chat_request(
         raise wrong("deterministic", kind(deterministic), "True, False or None")
     body = {key: plain(value, key) for key, value in body.items()}
     if deterministic is None:
-        deterministic = body.get("temperature") == 0 or "seed" in body
+        repeatable_by = profile.repeatable_by
+        deterministic = (
+            "temperature" in repeatable_by and body.get("temperature") == 0
+        ) or ("seed" in repeatable_by and spelled.get("seed", "seed") in body)
     return ChatRequest(
-        path=PATH,
+        path=profile.target(body["model"]),
         body=body,
         model=body["model"],
         choices=body.get("n", 1),
@@ -113,6 +122,13 @@ def chat_request(
 def encode(request: ChatRequest) -> bytes:
     """Return the body as JSON."""
     return msgspec.json.encode(request.body)
+
+
+def _model(model: Any, extra_body: Any) -> str:
+    """Return the model that will be asked for; nothing is checked yet."""
+    if isinstance(extra_body, Mapping):
+        model = extra_body.get("model", model)
+    return model if isinstance(model, str) else ""
 
 
 def _messages(prompt: Any) -> Any:

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from holystream.events import StreamEvent, Usage
-    from holystream.providers.base import ChatRequest, Profile
+    from holystream.providers.base import ChatRequest
     from holystream.providers.chunks import Chunk, Delta
+    from holystream.providers.profile import Profile
     from holystream.wire.faults import Refusal
     from holystream.wire.sse import ServerSentEvent
 
@@ -62,7 +63,11 @@ class OpenAIChat:
 
     def decoder(self, request: ChatRequest, *, segment: int) -> OpenAIChatDecoder:
         """Return a fresh decoder for the answer to ``request``."""
-        return OpenAIChatDecoder(self.profile, choices=request.choices, segment=segment)
+        return OpenAIChatDecoder(
+            self.profile.for_model(request.model),
+            choices=request.choices,
+            segment=segment,
+        )
 
     def refusal(self, answer: Answer) -> Refusal:
         """Read an error body or an error event, in any shape; never fails."""

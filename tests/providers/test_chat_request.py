@@ -349,9 +349,9 @@ def test_the_providers_are_known_by_name():
     assert repr(provider()) == "<OpenAIChat profile='holysheep'>"
 
 
-@pytest.mark.parametrize("name", ["openai", "", None, ["holysheep"]])
+@pytest.mark.parametrize("name", ["open-ai", "", None, ["holysheep"]])
 def test_an_unknown_provider_is_told_the_known_ones(name):
     with pytest.raises(
-        ConfigurationError, match="use one of 'holysheep', 'openai-compatible'"
+        ConfigurationError, match="use one of 'holysheep', 'openai', 'azure'"
     ):
         provider(name)
