@@ -94,7 +94,8 @@ class Peer:
     """A server whose every connection is served by one function in a thread.
 
     The function gets the connected socket, which is closed when it returns; when the
-    peer is closed, its recv and send end with an error, which is not reported.
+    peer is closed, its recv and send end with an error, which is not reported. ``idle``
+    is set once it has ended a connection.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Peer:
         name = f"[{host}]" if ":" in host else host
         self.url = f"{'https' if tls else 'http'}://{name}:{self.port}"
         self.accepted = 0
+        self.idle = threading.Event()
         self._serve = serve
         self._tls = tls
         self._open: set[socket.socket] = set()
@@ -135,6 +137,7 @@ class Peer:
                 self._open.add(served)
             with served:
                 self._serve(served)
+        self.idle.set()
 
     def __enter__(self) -> Self:
         return self

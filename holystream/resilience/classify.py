@@ -221,7 +221,7 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
             Verdict.FATAL,
             ConnectionFailed,
             "the URL cannot be used",
-            "Check base_url.",
+            "Check base_url, and HTTPS_PROXY and HTTP_PROXY if they are set.",
         )
     ),
     FaultKind.STOPPED: _always(
@@ -274,8 +274,11 @@ def error_from(
         idle=timeouts.idle,
         token_idle=timeouts.token_idle,
     )
-    said = refusal.message if refusal is not None else ""
-    detail = fit_for_a_message(said or fault.detail, unsaid)
+    detail = fault.detail
+    if refusal is not None and fault.kind is FaultKind.NOT_EVENT_STREAM:
+        # What it is, and what it says. The body of a redirect says nothing.
+        detail = ": ".join(filter(None, (detail, refusal.message)))
+    detail = fit_for_a_message(detail, unsaid)
     if detail and detail != fault.kind.value:
         happened = f"{happened}: {detail}"
     error = row.error(_sentences(happened, row.advice))

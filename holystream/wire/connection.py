@@ -130,12 +130,12 @@ class GuardedAdapter(requests.adapters.HTTPAdapter):
         """Make the pools for one HTTP proxy.
 
         Raises:
-            requests.exceptions.InvalidProxyURL: It is not an HTTP proxy. A SOCKS
-                proxy has connections of its own, which no guard watches.
+            Fault: It is not an HTTP proxy. A SOCKS proxy has connections of its own,
+                which no guard watches.
         """
         if not proxy.lower().startswith("http"):
-            raise requests.exceptions.InvalidProxyURL(
-                "only http:// and https:// proxies are supported"
+            raise current_guard.get().fault(
+                FaultKind.BAD_URL, "a proxy must be an http:// or https:// URL"
             )
         manager: ProxyManager = super().proxy_manager_for(proxy, **kwargs)
         _guard_pools(manager)

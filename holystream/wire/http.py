@@ -82,7 +82,7 @@ def place(url: str) -> str:
     """Return scheme, host and path of a URL: what may be shown of it."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
@@ -216,8 +216,8 @@ class HttpTransport:
         for _ in range(MAX_REDIRECTS + 1):
             response = self._send(request, url, request_id, guard)
             if response.status_code in _SAME_METHOD_REDIRECTS:
-                target = urljoin(url, response.headers.get("location", ""))
-                if origin(target) == origin(request.url):
+                target = _redirect_target(url, response)
+                if target and origin(target) == origin(request.url):
                     response.close()
                     url = target
                     continue
@@ -269,12 +269,14 @@ class HttpTransport:
         """Read why ``response`` is no event stream, and let go of it."""
         guard.clocks.drain(ERROR_BODY_SECONDS)
         body = b""
-        with contextlib.suppress(Fault, *LIBRARY_ERRORS):
+        with (
+            contextlib.closing(response),
+            contextlib.suppress(Fault, *LIBRARY_ERRORS),
+        ):
             while len(body) < ERROR_BODY_BYTES and (
                 data := response.raw.read1(READ_BYTES, decode_content=True)
             ):
                 body += data
-        response.close()
         guard.release()
         guard.check()
         headers = _lower(response.headers)
@@ -283,8 +285,8 @@ class HttpTransport:
         )
         if 300 <= response.status_code < 400:  # noqa: PLR2004 - HTTP's redirects
             kind = FaultKind.REDIRECT
-            target = place(urljoin(url, headers.get("location", "")))
-            detail = f"{response.status_code} to {target}"
+            target = _redirect_target(url, response)
+            detail = f"{response.status_code} to {place(target) or 'no URL'}"
         elif response.status_code < 300:  # noqa: PLR2004 - HTTP's successes
             kind = FaultKind.NOT_EVENT_STREAM
             detail = (
@@ -352,6 +354,16 @@ class _Secrets(requests.auth.AuthBase):
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         r.headers.update(self._headers)
         return r
+
+
+def _redirect_target(url: str, response: requests.Response) -> str:
+    """Return the URL that a redirect names; empty if it is none."""
+    try:
+        target = urljoin(url, response.headers.get("location", ""))
+        origin(target)
+    except ValueError:
+        return ""
+    return target
 
 
 def server_request_id(headers: Mapping[str, str]) -> str | None:
