@@ -150,6 +150,9 @@ _AFTER_SENDING: tuple[tuple[_Types, FaultKind], ...] = (
     # RemoteDisconnected is a BadStatusLine too.
     (http.client.RemoteDisconnected, FaultKind.LOST),
     (http.client.BadStatusLine, FaultKind.GARBAGE),
+    # Our own reads say which clock ran out; on a connection that is not ours, such as
+    # a mocked one, urllib3 says only this.
+    (urllib3.exceptions.ReadTimeoutError, FaultKind.IDLE),
 )
 
 
@@ -163,6 +166,11 @@ def fault_of(error: Exception, phase: Phase, *, reused: bool, stopped: bool) -> 
     detail = "" if kind is FaultKind.STOPPED else _innermost(error)
     forget_request(error)
     return Fault(kind, phase, detail, reused=reused)
+
+
+def is_reset(error: BaseException) -> bool:
+    """Tell whether the peer reset the connection."""
+    return any(isinstance(link, ConnectionResetError) for link in _chain(error))
 
 
 def forget_request(error: BaseException) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import http.cookiejar
 import itertools
 import os
@@ -30,6 +31,7 @@ from holystream.wire.faults import (
     FaultKind,
     fault_of,
 )
+from holystream.wire.observing import watched
 from holystream.wire.sse import EventParser, LineSafeRaw
 
 if TYPE_CHECKING:
@@ -158,12 +160,12 @@ class HttpConnection:
         self._guard.release()
 
     def _fault_of(self, error: Exception) -> Fault:
-        return fault_of(
-            error,
-            self._guard.phase,
-            reused=self._guard.reused,
-            stopped=self._guard.stopped,
-        )
+        guard = self._guard
+        fault = fault_of(error, guard.phase, reused=guard.reused, stopped=guard.stopped)
+        if fault.kind is FaultKind.IDLE:
+            # Found by urllib3, which does not know what was waited for.
+            return guard.ran_out(guard.clocks.left(guard.now())[1])
+        return fault
 
 
 class HttpTransport:
@@ -214,7 +216,13 @@ class HttpTransport:
     ) -> HttpConnection:
         url = request.url
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(request, url, request_id, guard)
+            response = watched(
+                functools.partial(self._send, request, url, request_id, guard),
+                request.method,
+                place(url),
+                request.body,
+                {**request.headers, **request.secrets},
+            )
             if response.status_code in _SAME_METHOD_REDIRECTS:
                 target = _redirect_target(url, response)
                 if target and origin(target) == origin(request.url):
@@ -251,7 +259,7 @@ class HttpTransport:
                     auth=_Secrets(request.secrets),
                 )
             )
-            return session.send(
+            response = session.send(
                 prepared,
                 allow_redirects=False,
                 **self._environment(session, url),
@@ -262,6 +270,9 @@ class HttpTransport:
             ) from error
         finally:
             current_guard.reset(token)
+        # Said by our connections already, but not by a mocked one.
+        guard.phase = Phase.HEADERS
+        return response
 
     def _refused(
         self, response: requests.Response, url: str, guard: SocketGuard
