@@ -70,6 +70,7 @@ from holystream.events import (
     Finished,
     Guarantee,
     Interrupted,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     Resumed,
@@ -77,12 +78,15 @@ from holystream.events import (
     Started,
     StreamEvent,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Usage,
     UsageReport,
     Waiting,
 )
+from holystream.providers.profile import Prefill, Profile
+from holystream.providers.registry import profile
 from holystream.resilience.pool import Permit, PoolStatistics, PrioritySemaphore
 from holystream.resilience.retry import RetryPolicy
 from holystream.stream import Stream, TextStream
@@ -116,6 +120,7 @@ __all__ = [
     "InvalidAPIKey",
     "InvalidRequest",
     "LimitExceeded",
+    "Logprobs",
     "MalformedEvent",
     "ModelNotFound",
     "NotAnEventStream",
@@ -126,7 +131,9 @@ __all__ = [
     "Phase",
     "PoolError",
     "PoolStatistics",
+    "Prefill",
     "PrioritySemaphore",
+    "Profile",
     "ProtocolError",
     "ProxyFailed",
     "QueueFull",
@@ -154,6 +161,7 @@ __all__ = [
     "TextStream",
     "Timeouts",
     "TokenIdleTimeout",
+    "TokenLogprob",
     "ToolCall",
     "ToolCallDelta",
     "UnexpectedRedirect",
@@ -162,6 +170,7 @@ __all__ = [
     "Verdict",
     "Waiting",
     "__version__",
+    "profile",
 ]
 
 logging.getLogger("holystream").addHandler(logging.NullHandler())

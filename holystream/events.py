@@ -163,6 +163,45 @@ class ToolCall(Event, frozen=True, kw_only=True):
     index: int = 0
 
 
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How likely one token was.
+
+    Attributes:
+        token: The token's text; U+FFFD stands for part of a character.
+        logprob: The natural logarithm of its probability.
+        bytes: Its bytes, where the server tells them: those of several tokens may
+            make one character.
+        top: The likeliest tokens in its place, where they were asked for.
+    """
+
+    token: str
+    logprob: float
+    bytes: bytes | None = None
+    top: tuple[TokenLogprob, ...] = ()
+
+
+class Logprobs(Event, frozen=True, kw_only=True):
+    """How likely the tokens of the delta before it were, if the request asked.
+
+    After an interruption that was joined, the tokens on either side of the seam may
+    differ from those of an unbroken answer; where a delta had been delivered before,
+    even in part, those of its second coming are left out.
+
+    Attributes:
+        tokens: The tokens, in order.
+        offset: Where their text begins, in code points of its channel.
+        channel: What they are the tokens of: "text", "reasoning" or "refusal".
+        index: The choice.
+        segment: As on the delta.
+    """
+
+    tokens: tuple[TokenLogprob, ...]
+    offset: int
+    channel: str = "text"
+    index: int = 0
+    segment: int = 0
+
+
 class UsageReport(Event, frozen=True, kw_only=True):
     """The server reported the tokens used so far."""
 
@@ -308,6 +347,7 @@ StreamEvent = (
     | RefusalDelta
     | ToolCallDelta
     | ToolCall
+    | Logprobs
     | UsageReport
     | Interrupted
     | Waiting

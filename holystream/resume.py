@@ -15,6 +15,7 @@ from holystream.errors import ConfigurationError
 from holystream.events import (
     CONTENT,
     Guarantee,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     Resumed,
@@ -151,6 +152,7 @@ class ReplaySeam:
 
     def __init__(self, transcript: Transcript) -> None:
         self._expected = dict(transcript.texts)
+        self._lengths = {index: len(text) for index, text in self._expected.items()}
         self._calls = {
             (call.index, call.call_index): call for call in transcript.tool_calls
         }
@@ -161,15 +163,16 @@ class ReplaySeam:
         """Return what of these events is new, after all that was delivered."""
         new: list[StreamEvent] = []
         for event in events:
-            if not self.open:
-                new.append(event)
+            if not self.open or not isinstance(event, (TextDelta, ToolCall)):
+                if not self._came_before(event):
+                    new.append(event)
             elif isinstance(event, TextDelta):
                 rest = self._swallow(event)
                 self._close_if_joined(new)
                 if rest is not None:
                     self._check_order(event)
                     new.append(rest)
-            elif isinstance(event, ToolCall):
+            else:
                 known = self._calls.pop((event.index, event.call_index), None)
                 if known is None:
                     self._check_order(event)
@@ -178,8 +181,6 @@ class ReplaySeam:
                     raise ReplayMismatch("a tool call differs")
                 else:
                     self._close_if_joined(new)
-            elif not self._came_before(event):
-                new.append(event)
         return new
 
     def finish(self) -> list[StreamEvent]:
@@ -232,6 +233,10 @@ class ReplaySeam:
 
     def _came_before(self, event: StreamEvent) -> bool:
         """Whether the caller has seen the like of this event, before the seam."""
+        if isinstance(event, Logprobs):
+            # They come behind their delta, which may have closed the seam.
+            begun = event.offset < self._lengths.get(event.index, 0)
+            return event.index in self._expected or (event.channel == "text" and begun)
         if isinstance(event, (ReasoningDelta, RefusalDelta)):
             return event.index in self._expected
         if isinstance(event, ToolCallDelta):

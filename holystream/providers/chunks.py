@@ -13,7 +13,7 @@ its shape: it is read, or it raises `Malformed`, whose message never holds conte
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -36,6 +36,13 @@ DONE = b"[DONE]"
 """The data of the event that ends a stream."""
 
 _INDEX_DIGITS: Final = 10
+
+# The typed reading refuses anything but null here, and the lenient one takes it: who
+# asks for what is rare pays for it, and no other stream looks at it in vain.
+if TYPE_CHECKING:
+    Rare = Any
+else:
+    Rare = None
 
 
 class Malformed(ValueError):
@@ -80,6 +87,7 @@ class ChunkChoice(msgspec.Struct, gc=False):
     message: Delta | None = None
     finish_reason: str | None = None
     usage: Any = None
+    logprobs: Rare = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -155,6 +163,7 @@ def _choice(choice: dict[str, Any]) -> ChunkChoice:
         message=_delta(choice, "message"),
         finish_reason=_name(choice, "finish_reason"),
         usage=choice.get("usage"),
+        logprobs=choice.get("logprobs"),
     )
 
 

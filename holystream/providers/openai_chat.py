@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from holystream.errors import Phase
 from holystream.events import (
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -30,6 +31,7 @@ from holystream.providers.chunks import (
     read_named,
     read_plain,
 )
+from holystream.providers.logprobs import read_tokens
 from holystream.providers.refusals import read_refusal
 from holystream.providers.surrogates import REPLACEMENT, mend
 from holystream.providers.tool_calls import ToolCalls
@@ -49,7 +51,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIChat", "OpenAIChatDecoder"]
 
-_CUT_REASONS: Final = frozenset({"length", "max_tokens", "content_filter"})
+_CUT_REASONS: Final = frozenset(
+    {"length", "max_tokens", "model_length", "content_filter"}
+)
 """Finish reasons that say the answer was cut short; a half tool call is part of it."""
 
 _Channel = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
@@ -248,7 +252,9 @@ class OpenAIChatDecoder:
                 # A server that does not stream: the whole answer in one event.
                 delta = choice.message
             if delta is not None:
+                weights = self._weigh(index, delta, choice.logprobs)
                 self._add(index, delta, data, events)
+                events += weights
             self._report(choice.usage, events)
         self._report(chunk.usage, events)
         if chunk.error:
@@ -257,6 +263,35 @@ class OpenAIChatDecoder:
         for choice in choices:
             if choice.finish_reason and self.failure is None:
                 self._finish(choice.index or 0, choice.finish_reason, data, events)
+
+    def _weigh(self, index: int, delta: Delta, report: Any) -> list[Logprobs]:
+        """Return the log probabilities of what a delta is about to add.
+
+        Those of a tool call are left out: they belong to no text.
+        """
+        if not report:
+            return []
+        if not delta.content and (delta.reasoning_content or delta.reasoning):
+            said: tuple[str, _Channel] | None = "reasoning", ReasoningDelta
+        elif delta.content or not (delta.tool_calls or delta.function_call):
+            said = "text", TextDelta
+        else:
+            said = None
+        weights = []
+        for key, channel in (("content", said), ("refusal", ("refusal", RefusalDelta))):
+            tokens = read_tokens(report, key)
+            if tokens and channel is not None:
+                name, kind = channel
+                weights.append(
+                    Logprobs(
+                        tokens=tokens,
+                        offset=self._lengths[kind].get(index, 0),
+                        channel=name,
+                        index=index,
+                        segment=self._segment,
+                    )
+                )
+        return weights
 
     def _add(
         self, index: int, delta: Delta, data: bytes, events: list[StreamEvent]
