@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-import ipaddress
 import re
 import urllib.parse
 from typing import TYPE_CHECKING, Final
 
 from holystream.errors import ConfigurationError, InvalidAPIKey
+from holystream.wire.http import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,7 +181,7 @@ def check_base_url(url: str, *, allow_http: bool, has_key: bool) -> str:
         )
     if not host or port == 0 or not _HOST.fullmatch(_bare(parts.netloc)):
         raise ConfigurationError("base_url has no host that could be called" + shown)
-    if parts.scheme == "http" and has_key and not (allow_http or _is_loopback(host)):
+    if parts.scheme == "http" and has_key and not (allow_http or is_loopback(host)):
         raise ConfigurationError(
             "base_url with http:// would send the API key unencrypted: use https://, "
             "or say allow_http=True if the network is your own" + shown
@@ -193,12 +193,3 @@ def check_base_url(url: str, *, allow_http: bool, has_key: bool) -> str:
 def _bare(netloc: str) -> str:
     """Cut the port off."""
     return re.sub(r":\d*\Z", "", netloc)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -43,13 +43,14 @@ class ChunkedDecoder:
         surplus: Bytes followed the end of the body: the connection is out of step.
     """
 
-    __slots__ = ("_left", "_line", "_sizes", "_state", "broken", "surplus")
+    __slots__ = ("_left", "_line", "_sizes", "_state", "_width", "broken", "surplus")
 
     def __init__(self) -> None:
         self._state = _State.SIZE
         self._left = 0
         self._line = b""
         self._sizes: dict[bytes, int] = {}
+        self._width = 0
         self.broken = False
         self.surplus = False
 
@@ -70,14 +71,12 @@ class ChunkedDecoder:
             self._line = b""
         payload: list[bytes] = []
         append = payload.append
-        find = data.find
-        sizes = self._sizes
         position = 0
         end = len(data)
         state = self._state
-        in_size, in_data = _State.SIZE, _State.DATA
+        known = self._sizes.get
         while position < end:
-            if state is in_data:
+            if state is _State.DATA:
                 stop = position + self._left
                 append(data[position:stop])
                 if stop > end:
@@ -85,23 +84,25 @@ class ChunkedDecoder:
                     break
                 position = stop
                 state = _State.DATA_END
+                # The usual chunks, small and of a size seen before: one token each.
+                # What stands between two of them, CRLF and size line, is looked up
+                # whole, so that it is found and checked in one step.
+                width = self._width
+                while (size := known(data[position : position + width])) is not None:
+                    start = position + width
+                    stop = start + size
+                    if stop > end:
+                        break
+                    append(data[start:stop])
+                    position = stop
                 continue
-            newline = find(b"\n", position)
+            newline = data.find(b"\n", position)
             if newline < 0:
                 self._line = data[position:]
                 self.broken = len(self._line) > _MAX_LINE_BYTES
                 break
-            line = data[position:newline]
+            line = data[position : newline + 1]
             position = newline + 1
-            if state is in_size:
-                # The usual chunk, whole and small, of a size seen before: one token.
-                size = sizes.get(line)
-                if size is not None:
-                    stop = position + size
-                    if data[stop : stop + 2] == b"\r\n":
-                        append(data[position:stop])
-                        position = stop + 2
-                        continue
             state = self._next_state(state, line)
             if state is _State.END:
                 self.surplus = position < end
@@ -111,7 +112,7 @@ class ChunkedDecoder:
 
     def _next_state(self, state: _State, line: bytes) -> _State:
         """Take a line that is not payload."""
-        text = line.rstrip(b"\r")
+        text = line.rstrip(b"\r\n")
         if state is _State.SIZE:
             digits = text.partition(b";")[0].strip()
             # int() would also take a sign, an underscore or a prefix.
@@ -119,8 +120,8 @@ class ChunkedDecoder:
                 self._left = int(digits, 16)
                 if not self._left:
                     return _State.TRAILER
-                if len(self._sizes) < _SIZES_KEPT:
-                    self._sizes[line] = self._left
+                if text == digits and line.endswith(b"\r\n"):
+                    self._remember(line)
                 return _State.DATA
         elif not text:
             return _State.SIZE if state is _State.DATA_END else _State.END
@@ -128,6 +129,12 @@ class ChunkedDecoder:
             return _State.TRAILER
         self.broken = True
         return _State.END
+
+    def _remember(self, line: bytes) -> None:
+        """Know this size line again, with the end of a chunk before it."""
+        if len(self._sizes) < _SIZES_KEPT:
+            self._sizes[b"\r\n" + line] = self._left
+        self._width = 2 + len(line)
 
 
 class BulkHTTPResponse(http.client.HTTPResponse):

@@ -213,10 +213,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _innermost(error: BaseException) -> str:
     """Describe the operating system's or http.client's word on the matter."""
     for link in reversed(list(_chain(error))):
-        if isinstance(link, (OSError, http.client.HTTPException)) and not isinstance(
-            link, requests.exceptions.RequestException
-        ):
-            return (
-                f"{type(link).__name__}: {link}" if str(link) else type(link).__name__
-            )
+        if isinstance(link, http.client.IncompleteRead):
+            return "the body is incomplete"
+        if isinstance(link, http.client.RemoteDisconnected):
+            return "closed without an answer"
+        if isinstance(link, requests.exceptions.RequestException):
+            continue
+        if isinstance(link, OSError) and link.strerror:
+            return str(link.strerror)
+        if isinstance(link, (OSError, http.client.HTTPException)):
+            name = type(link).__name__
+            return f"{name}: {link}" if str(link) else name
     return type(error).__name__

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import http.cookiejar
+import ipaddress
 import itertools
 import os
 import uuid
@@ -92,6 +93,16 @@ def origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, (parts.hostname or ""), port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class HttpConnection:
@@ -315,6 +326,11 @@ class HttpTransport:
             settings = dict(
                 session.merge_environment_settings(url, {}, True, self._verify, None)
             )
+            scheme, host, _ = place
+            if scheme == "http" and is_loopback(host):
+                # What is sent in the clear, key included, because it does not leave
+                # this machine must not leave it by way of a proxy.
+                settings["proxies"] = {}
             # A race only computes the same twice.
             self._settings[place] = settings
         return settings

@@ -25,7 +25,7 @@ _READ_BYTES = 65536
 _RETRY_DIGITS = 18
 
 
-class ServerSentEvent(msgspec.Struct, frozen=True):
+class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
     """One dispatched event of an event stream.
 
     Attributes:
@@ -187,12 +187,12 @@ class EventParser:
         if not self._started and lines:
             self._started = True
             lines = [lines[0].removeprefix(_BOM), *lines[1:]]
+        if (usual := self._usual(lines)) is not None:
+            return usual
         events: list[ServerSentEvent] = []
         data = self._data
         for line in lines:
-            if not data and line[:6] == b"data: ":
-                data.append(line[6:])
-            elif not line:
+            if not line:
                 self.last_event_id = self._id
                 if data:
                     whole = data[0] if len(data) == 1 else b"\n".join(data)
@@ -208,15 +208,26 @@ class EventParser:
                     break
         return events
 
+    def _usual(self, lines: Sequence[bytes]) -> list[ServerSentEvent] | None:
+        """Return the events if each is one data line and a blank one, as most are."""
+        pending = self._data or self._event or self._retry is not None
+        if pending or any(lines[1::2]):
+            return None
+        heads = lines[::2]
+        bodies = [line[6:] for line in heads if line[:6] == b"data: "]
+        if not 2 * len(bodies) == 2 * len(heads) == len(lines):
+            return None
+        last_event_id = self.last_event_id = self._id
+        return [ServerSentEvent(body, "", last_event_id) for body in bodies]
+
     def _take_field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            if len(self._data) <= 1:
-                # The first line may not have passed here.
-                self._size = sum(len(line) + 1 for line in self._data)
-            self._size += len(value) + 1
-            self.exceeded = self._size > self._limit + 1
+            if not self._data:
+                self._size = -1
+            self._size += 1 + len(value)
+            self.exceeded = self._size > self._limit
             self._data.append(value)
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
