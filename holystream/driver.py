@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from holystream.wire.http import HttpConnection
 
 
+_LEAVING = 5.0
+"""Seconds in which a thread that was told to leave a stream has left it."""
+
+
 class StreamState(enum.Enum):
     """Where a stream stands."""
 
@@ -90,7 +94,7 @@ class Driver:
         # Held by the thread that advances; never waited for.
         self._reading = threading.Lock()
         self._error: StreamError | None = None
-        self._resume_at = 0.0
+        self._failed_at = 0.0
         self._guard: SocketGuard | None = None
         self._permit: Permit | None = None
         self._connection: HttpConnection | None = None
@@ -109,7 +113,10 @@ class Driver:
             StreamError: The answer will not be completed.
             StreamInUse: Another thread is advancing.
         """
-        if not self._reading.acquire(blocking=False):
+        # Whoever holds the lock of a cancelled stream is about to leave.
+        if not self._reading.acquire(blocking=False) and not (
+            self._token.cancelled and self._reading.acquire(timeout=_LEAVING)
+        ):
             raise StreamInUse(
                 "another thread is reading this stream: one reads, any may cancel"
             )
@@ -121,9 +128,7 @@ class Driver:
             # A cancel either emptied what we hold now or is seen here.
             self._check_cancelled()
         except BaseException as error:
-            self._let_go()
-            if self.state is not StreamState.DONE:
-                self.state = StreamState.CLOSED
+            self._end()
             if self._error is None and isinstance(error, StreamError):
                 self._error = error
             raise
@@ -140,31 +145,29 @@ class Driver:
             raise self._ended()
 
     def _next_events(self) -> list[StreamEvent] | None:
+        """Return what the next step brings, maybe nothing; None at the end."""
         exchange = self.exchange
-        while True:
-            if self.state is StreamState.DONE:
-                return None
-            if self._error is not None:
-                raise self._error
-            if self._token.cancelled or self.state is StreamState.CLOSED:
-                raise self._ended()
-            if self.state is StreamState.IDLE:
-                self.state = StreamState.QUEUED
-                return exchange.start(self._now())
-            if exchange.completion is not None:
-                self._drain()
-                return None
-            if exchange.error is not None:
-                raise exchange.error
-            events = self._read() if self._connection else self._connect()
-            if events:
-                return events
+        if self.state is StreamState.DONE:
+            return None
+        if self._error is not None:
+            raise self._error
+        if self._token.cancelled or self.state is StreamState.CLOSED:
+            raise self._ended()
+        if self.state is StreamState.IDLE:
+            self.state = StreamState.QUEUED
+            return exchange.start(self._now())
+        if exchange.completion is not None:
+            self._drain()
+            return None
+        if exchange.error is not None:
+            raise exchange.error
+        return self._read() if self._connection else self._connect()
 
     def _connect(self) -> list[StreamEvent]:
         """Make the next attempt, up to the headers of its answer."""
         exchange = self.exchange
         if exchange.wait is not None:
-            self._time.sleep(max(0.0, self._resume_at - self._now()), self._token)
+            self._time.sleep(exchange.wait.delay, self._failed_at, self._token)
             if self._token.cancelled:
                 raise self._ended()
         self.state = StreamState.QUEUED
@@ -219,7 +222,7 @@ class Driver:
         if self.exchange.completion is None:
             self._let_go()
         if self.exchange.wait is not None:
-            self._resume_at = now + self.exchange.wait.delay
+            self._failed_at = now
             self.state = StreamState.WAITING
         return events
 
@@ -227,7 +230,11 @@ class Driver:
         """Let the connection be used again, and leave."""
         if self._connection is not None:
             self._connection.drain()
-        self.state = StreamState.DONE
+        self._end()
+
+    def _end(self) -> None:
+        complete = self.exchange.completion is not None
+        self.state = StreamState.DONE if complete else StreamState.CLOSED
         self._let_go()
 
     def _let_go(self) -> None:
@@ -262,11 +269,7 @@ class Driver:
         """Let go, unless a thread is reading: then that thread does, as it leaves."""
         if self._reading.acquire(blocking=False):
             try:
-                if self.exchange.completion is not None:
-                    self.state = StreamState.DONE
-                elif self.state is not StreamState.DONE:
-                    self.state = StreamState.CLOSED
-                self._let_go()
+                self._end()
             finally:
                 self._reading.release()
 

@@ -35,9 +35,10 @@ class Stream:
         driver = self._driver
         while True:
             # The position is the stream's: a loop that breaks leaves the rest to the
-            # next one.
-            yield from driver.pending
-            if not driver.advance():
+            # next one, and what `open` put there meanwhile comes first.
+            pending = driver.pending
+            yield from pending
+            if driver.pending is pending and not driver.advance():
                 return
 
     def __next__(self) -> StreamEvent:
@@ -67,6 +68,8 @@ class Stream:
             StreamError: No answer comes.
         """
         driver = self._driver
+        if driver.exchange.answering:
+            return self
         events: list[StreamEvent] = []
         try:
             while not driver.exchange.answering:
@@ -198,13 +201,14 @@ class TextStream:
         """
         driver = self._driver
         while True:
-            for event in driver.pending:
+            pending = driver.pending
+            for event in pending:
                 if type(event) is TextDelta:
                     if event.index == 0:
                         yield event.text
                 elif type(event) is Rewound:
                     raise driver.withdrawn()
-            if not driver.advance():
+            if driver.pending is pending and not driver.advance():
                 return
 
     def __next__(self) -> str:
