@@ -250,6 +250,6 @@ class SystemTime:
     rng: random.Random | None = None
     now: Callable[[], float] = staticmethod(time.monotonic)
 
-    def sleep(self, seconds: float, token: CancelToken) -> None:
-        """Wait before the next attempt, for ``seconds`` or until cancelled."""
-        token.wait(seconds)
+    def sleep(self, seconds: float, since: float, token: CancelToken) -> None:
+        """Wait until ``seconds`` after the moment ``since``, or until cancelled."""
+        token.wait(max(0.0, since + seconds - self.now()))
