@@ -46,6 +46,14 @@ QUESTION = {
 }
 
 
+def bodies(sim, count):
+    """Return the same answer in other pieces each time, as a server may send it."""
+    prompts = [[{"role": "user", "content": "?" * number}] for number in range(count)]
+    made = [sim.body({**QUESTION, "messages": messages}) for messages in prompts]
+    assert len({*map(len, made)}) > 1 or count == 1
+    return made
+
+
 def fold(body, *, clean):
     """Return the text of the events that are complete, and whether the answer is."""
     text, whole = "", False
@@ -145,7 +153,7 @@ def test_cut_at_every_byte_the_exchange_has_what_was_complete(sim, newline, clea
 
 @pytest.mark.parametrize("size", [17, 100_000])
 def test_cut_at_every_byte_and_asked_again_the_text_is_exact(sim, size):
-    body = sim.body(QUESTION)
+    body, again = bodies(sim, 2)
     for end in range(len(body) + 1):
         clean = end % 2 == 0
         text, whole = fold(body[:end], clean=clean)
@@ -155,7 +163,7 @@ def test_cut_at_every_byte_and_asked_again_the_text_is_exact(sim, size):
         if exchange.completion is None:
             assert not whole
             assert exchange.error is None
-            events += attempt(exchange, body, clean=True, size=size)
+            events += attempt(exchange, again, clean=True, size=size)
         assert text_of(events) == exchange.completion.text == TEXT
         joins = [event for event in events if isinstance(event, Resumed)]
         if text and not whole:
@@ -171,15 +179,17 @@ def test_cut_at_every_byte_and_asked_again_the_text_is_exact(sim, size):
     st.sampled_from([1, 50, 700, 100_000]),
 )
 def test_cut_again_and_again_the_text_is_exact(sim, cuts, size):
-    body = sim.body(QUESTION)
     exchange = new_exchange(deterministic=True)
     events = exchange.start(0.0)
-    for end, clean in [*cuts, (len(body), True)]:
+    *cut, whole = bodies(sim, len(cuts) + 1)
+    for body, (end, clean) in zip(cut, cuts, strict=True):
         if exchange.completion is None:
-            came = body[: end % (len(body) + 1)] if end != len(body) else body
+            came = body[: end % (len(body) + 1)]
             events += attempt(exchange, came, clean=clean, size=size)
             assert exchange.error is None
             assert TEXT.startswith(text_of(events))
+    if exchange.completion is None:
+        events += attempt(exchange, whole, clean=True, size=size)
     assert text_of(events) == exchange.completion.text == TEXT
 
 
