@@ -162,7 +162,7 @@ class OpenAIChatDecoder:
         read = self._read
         chunk: Chunk | None
         for message in messages:
-            data = message.data
+            data = message.raw
             try:
                 chunk = read(data)
             except (ValueError, RecursionError):
@@ -214,7 +214,7 @@ class OpenAIChatDecoder:
             chunk: Its typed reading, or None if that failed.
             events: Where its events are appended.
         """
-        data = message.data
+        data = message.raw
         if message.event == "error":
             self._fail_with(data)
             return False

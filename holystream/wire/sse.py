@@ -29,21 +29,21 @@ class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
     """One dispatched event of an event stream.
 
     Attributes:
-        data: The data lines joined by LF, as bytes; ``text`` decodes them.
+        raw: The data lines joined by LF, as bytes.
         event: The event type; empty for the default, "message".
         id: The last event id at dispatch.
         retry: Milliseconds of a ``retry`` field in this block, or None.
     """
 
-    data: bytes
+    raw: bytes
     event: str = ""
     id: str = ""
     retry: int | None = None
 
     @property
-    def text(self) -> str:
-        """The data as UTF-8 text; invalid bytes become U+FFFD."""
-        return self.data.decode("utf-8", "replace")
+    def data(self) -> str:
+        """The data as text; bytes that are not UTF-8 become U+FFFD."""
+        return self.raw.decode("utf-8", "replace")
 
 
 class LimitError(Exception):

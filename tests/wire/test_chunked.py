@@ -304,7 +304,7 @@ def fetch(transport, server):
     connection = transport.open(HttpRequest(url=server.origin, body=b"{}"), guard)
     try:
         return [
-            event.data for batch in iter(connection.next_batch, None) for event in batch
+            event.raw for batch in iter(connection.next_batch, None) for event in batch
         ]
     finally:
         connection.close()
@@ -348,7 +348,7 @@ def test_a_broken_coding_keeps_its_events_and_is_a_lost_connection():
         connection = transport.open(
             HttpRequest(url=server.origin, body=b"{}"), new_guard()
         )
-        assert [event.data for event in connection.next_batch()] == [b"a"]
+        assert [event.raw for event in connection.next_batch()] == [b"a"]
         with pytest.raises(Fault) as caught:
             connection.next_batch()
         connection.close()

@@ -83,7 +83,7 @@ def test_a_connection_hands_over_each_event_before_the_next_byte(
     guard = SocketGuard(ReadClocks(Timeouts(), Deadline()))
     connection = transport.open(HttpRequest(url=server.origin, body=b"{}"), guard)
     for data in datas:
-        assert [event.data for event in connection.next_batch()] == [data]
+        assert [event.raw for event in connection.next_batch()] == [data]
         server.handed_over()
     assert connection.next_batch() is None
     connection.close()
@@ -157,7 +157,7 @@ def test_without_a_byte_more_it_really_waits(make, framing):
     timeouts = Timeouts(first_token=0.05, idle=0.05)
     guard = SocketGuard(ReadClocks(timeouts, Deadline()))
     connection = transport.open(HttpRequest(url=server.origin, body=b"{}"), guard)
-    assert [event.data for event in connection.next_batch()] == [b"a"]
+    assert [event.raw for event in connection.next_batch()] == [b"a"]
     with pytest.raises(Fault) as caught:
         connection.next_batch()
     assert caught.value.kind is FaultKind.FIRST_TOKEN

@@ -63,7 +63,7 @@ def read_all(pieces):
 
 
 def plain(event):
-    return event.text, event.event, event.id, event.retry
+    return event.data, event.event, event.id, event.retry
 
 
 def cut(body, places):
@@ -330,7 +330,7 @@ def test_one_read_is_one_batch():
     connection = connect(Pieces([b"data: a\n\ndata: b\n\nda", b"ta: c\n\n"]))
     batches = [connection.next_batch() for _ in range(3)]
     connection.close()
-    assert [batch and [event.data for event in batch] for batch in batches] == [
+    assert [batch and [event.raw for event in batch] for batch in batches] == [
         [b"a", b"b"],
         [b"c"],
         None,
@@ -362,7 +362,7 @@ def measured(pieces):
     finally:
         tracemalloc.stop()
     connection.close()
-    return batch[0].data, allocated, most
+    return batch[0].raw, allocated, most
 
 
 def sliced(body, size):
@@ -411,7 +411,7 @@ def too_large(body):
     events = []
     with pytest.raises(Fault) as caught:
         events.extend(
-            event.data for batch in iter(connection.next_batch, None) for event in batch
+            event.raw for batch in iter(connection.next_batch, None) for event in batch
         )
     connection.close()
     assert caught.value.kind is FaultKind.TOO_LARGE
@@ -459,10 +459,10 @@ def test_the_parser_bounds_the_joined_data_exactly(texts, name, spare):
     events = parser.feed([b"data: a", b"", *lines, b"", b"data: b", b""])
     if len(joined) > limit:
         assert parser.exceeded
-        assert [event.data for event in events] == [b"a"]
+        assert [event.raw for event in events] == [b"a"]
     else:
         assert not parser.exceeded
-        assert [event.data for event in events] == [b"a", joined, b"b"]
+        assert [event.raw for event in events] == [b"a", joined, b"b"]
 
 
 @given(
