@@ -22,6 +22,7 @@ from chat_chunks import (
 from hypothesis import example, given, settings, strategies as st
 
 from holystream.events import (
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -30,6 +31,8 @@ from holystream.events import (
     UsageReport,
 )
 from holystream.providers import openai_chat
+from holystream.providers.base import ChatRequest
+from holystream.providers.registry import PROFILES, provider
 from holystream.wire.faults import FaultKind
 from holystream.wire.sse import ServerSentEvent
 
@@ -94,6 +97,13 @@ KEYS = st.sampled_from(
         "object",
         "prompt_tokens",
         "prompt_tokens_details",
+        "logprobs",
+        "token",
+        "logprob",
+        "top_logprobs",
+        "bytes",
+        "prompt_filter_results",
+        "moderation",
     ]
 )
 
@@ -134,6 +144,7 @@ def check(decoder, events):
             | RefusalDelta
             | ToolCallDelta
             | ToolCall
+            | Logprobs
             | UsageReport,
         )
         if isinstance(event, TextDelta | ReasoningDelta | RefusalDelta):
@@ -202,3 +213,57 @@ def test_a_reading_that_runs_out_of_stack_is_a_fault(monkeypatch):
     decoder, events = run(text("a"), b"{}", text("b"))
     assert said(events) == "a"
     assert decoder.failure.kind is FaultKind.MALFORMED
+
+
+_, OPENAI_EVENTS = run(*OPENAI)
+HOLES = st.sampled_from([None, "", [], {}, False, 0, "absent"])
+
+
+def dig(value, path, hole):
+    """A copy of a chunk in which one place is null, empty, of another type or gone."""
+    key, *rest = path
+    if key not in value:
+        return value
+    value = dict(value)
+    if rest and isinstance(value[key], list) and value[key]:
+        value[key] = [dig(value[key][0], rest, hole)]
+    elif rest and isinstance(value[key], dict):
+        value[key] = dig(value[key], rest, hole)
+    elif hole == "absent":
+        del value[key]
+    else:
+        value[key] = hole
+    return value
+
+
+@settings(max_examples=300)
+@given(
+    at=st.integers(0, len(OPENAI) - 2),
+    path=st.sampled_from(
+        [
+            ("choices",),
+            ("choices", "delta"),
+            ("choices", "delta", "content"),
+            ("choices", "delta", "role"),
+            ("choices", "finish_reason"),
+            ("choices", "index"),
+            ("choices", "logprobs"),
+            ("usage",),
+            ("usage", "prompt_tokens"),
+            ("id",),
+            ("model",),
+        ]
+    ),
+    hole=HOLES,
+    host=st.sampled_from(list(PROFILES)),
+)
+def test_a_hole_anywhere_is_survived_or_typed(at, path, hole, host):
+    data = list(OPENAI)
+    data[at] = json.dumps(dig(json.loads(data[at]), path, hole)).encode()
+    request = ChatRequest(path="/", body={}, model="m", choices=1, deterministic=False)
+    decoder = provider(host).decoder(request, segment=0)
+    events = decoder.decode(messages(*data))
+    check(decoder, events)
+    if path[0] != "choices":
+        assert said(events) == said(OPENAI_EVENTS)
+        assert decoder.complete(clean_end=False)
