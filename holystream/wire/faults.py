@@ -174,11 +174,17 @@ def is_reset(error: BaseException) -> bool:
 
 
 def forget_request(error: BaseException) -> None:
-    """Take the request and the response out of an exception and all its causes."""
+    """Take the request and the response out of an exception and all its causes.
+
+    So is a line that the server sent: it may repeat what it was told.
+    """
     for link in _chain(error):
         for name in ("request", "response"):
             if getattr(link, name, None) is not None:
                 setattr(link, name, None)
+        if isinstance(link, http.client.BadStatusLine):
+            link.line = ""
+            link.args = ()
 
 
 def _kind_of(error: Exception, phase: Phase) -> FaultKind:
