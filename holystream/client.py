@@ -155,7 +155,8 @@ class Client:
             tool_choice: "auto", "none", "required", or one tool.
             response_format: A JSON mode or schema.
             deterministic: Whether the same request gives the same answer, so that it
-                can be replayed; by default it does at temperature 0 or with a seed.
+                can be replayed; by default it does at temperature 0 or with a seed,
+                unless the profile says that this model does not.
             priority: "critical", "high", "normal" or "low".
             stream_id: Your own id for logs; letters, digits and ``._:-``.
             timeout: As for the client, for this stream.
