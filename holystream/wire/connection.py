@@ -76,7 +76,8 @@ class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
         if self.sock is None:
             self.connect()
         guard = current_guard.get()
-        # TLS grants the socket's timeout to each record; here all share one clock.
+        # TLS grants the socket's timeout to each record; here all share one clock. Of a
+        # memoryview http.client prints no content, whatever its debug level.
         for start in range(0, len(data), _TLS_RECORD_BYTES):
             seconds, clock = guard.next_wait()
             self.sock.settimeout(seconds)

@@ -183,7 +183,7 @@ def forget_request(error: BaseException) -> None:
             if getattr(link, name, None) is not None:
                 setattr(link, name, None)
         if isinstance(link, http.client.BadStatusLine):
-            link.line = ""
+            link.line = ""  # type: ignore[attr-defined]  # unknown to typeshed
             link.args = ()
 
 
