@@ -67,6 +67,7 @@ from holystream.events import (
     Completion,
     Connected,
     Event,
+    Failed,
     Finished,
     Guarantee,
     Interrupted,
@@ -85,6 +86,7 @@ from holystream.events import (
     UsageReport,
     Waiting,
 )
+from holystream.hooks import Hooks
 from holystream.providers.profile import Prefill, Profile
 from holystream.providers.registry import profile
 from holystream.resilience.pool import Permit, PoolStatistics, PrioritySemaphore
@@ -109,11 +111,13 @@ __all__ = [
     "ContextLengthExceeded",
     "DeadlineExceeded",
     "Event",
+    "Failed",
     "Finished",
     "FirstTokenTimeout",
     "Guarantee",
     "GuaranteeNotMet",
     "HolystreamError",
+    "Hooks",
     "IdleTimeout",
     "IncompleteAnswer",
     "Interrupted",

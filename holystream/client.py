@@ -24,11 +24,12 @@ from holystream.stream import Stream
 from holystream.wire.http import HttpConnection, HttpRequest, HttpTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from holystream.clocks import Timeouts
-    from holystream.events import Guarantee
+    from holystream.driven import Connection
+    from holystream.events import Failed, Guarantee, StreamEvent
     from holystream.providers.profile import Profile
     from holystream.resilience.pool import Priority
     from holystream.resilience.retry import RetryPolicy
@@ -112,7 +113,7 @@ class Client:
             connections=self.pool.limit, user_agent=_user_agent(), verify=verify
         )
         # Connections of streams that were dropped unread; closed by the next stream.
-        self._abandoned: collections.deque[HttpConnection] = collections.deque()
+        self._abandoned: collections.deque[Connection[Any]] = collections.deque()
 
     def stream(
         self,
@@ -138,6 +139,7 @@ class Client:
         min_guarantee: Guarantee | None = None,
         extra_body: Mapping[str, Any] | None = None,
         extra_headers: Mapping[str, str] | None = None,
+        on_event: Callable[[StreamEvent | Failed], object] | None = None,
     ) -> Stream:
         """Return a stream of the answer; nothing is sent before it is opened.
 
@@ -167,6 +169,10 @@ class Client:
             extra_body: Fields to add to the request's JSON, or to replace; a field
                 that is None is left out.
             extra_headers: Headers to add to the request.
+            on_event: Is called with each event before it is handed over, and with
+                `Failed` where an exception is raised, in the thread that reads. What
+                it raises ends that step; the stream can be read on. `Hooks` gives its
+                callbacks names.
 
         Raises:
             InvalidRequest: An argument is wrong.
@@ -228,6 +234,7 @@ class Client:
             rng=self._time.rng,
         )
         return Stream(
+            exchange,
             Driver(
                 exchange,
                 connect=connect,
@@ -236,7 +243,8 @@ class Client:
                 queue_timeout=settings.timeouts.queue,
                 abandoned=self._abandoned,
                 time=self._time,
-            )
+                tell=on_event,
+            ),
         )
 
     def with_options(

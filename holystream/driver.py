@@ -1,8 +1,9 @@
-"""The blocking loop: an `Exchange` carried out by reads in the caller's thread.
+"""The blocking loop: an exchange carried out by reads in the caller's thread.
 
-Nothing happens between reads: no background thread, no timer. The loop's state lives in
-the `Driver`, not in a generator, so that a stream can be iterated in pieces and by
-different threads in turn, and let go of from any thread at any moment.
+The exchange decides and does no I/O: an answer on its way (exchange.py) or a feed that
+reconnects (feed.py). Nothing happens between reads: no background thread, no timer. The
+loop's state lives in the `Driver`, not in a generator, so that a stream can be iterated
+in pieces and by different threads in turn, and let go of from any thread at any moment.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ from __future__ import annotations
 import enum
 import threading
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from holystream.clocks import CancelToken
 from holystream.errors import (
     Phase,
     PoolError,
     QueueTimeout,
-    RestartRequired,
     StreamCancelled,
     StreamClosed,
     StreamError,
     StreamInUse,
 )
+from holystream.events import Failed
 from holystream.wire.faults import Fault, FaultKind
 from holystream.wire.socketio import SocketGuard
 
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holystream.clocks import SystemTime
-    from holystream.events import StreamEvent
-    from holystream.exchange import Exchange
+    from holystream.driven import Connection, Exchangeable
     from holystream.resilience.pool import Permit, Priority, PrioritySemaphore
-    from holystream.wire.http import HttpConnection
 
 
 _LEAVING = 5.0
@@ -60,27 +59,32 @@ class StreamState(enum.Enum):
     """Ended without a complete answer."""
 
 
-class Driver:
+Event = TypeVar("Event")
+Message = TypeVar("Message")
+
+
+class Driver(Generic[Message, Event]):
     """Drives one exchange. One thread advances it; any thread may cancel or close it.
 
     Attributes:
-        exchange: What it drives.
         state: Where the stream stands.
         pending: The events that were received and not taken yet.
     """
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: Exchangeable[Message, Event],
         *,
-        connect: Callable[[SocketGuard], HttpConnection],
+        connect: Callable[[SocketGuard], Connection[Message]],
         pool: PrioritySemaphore,
         priority: Priority,
         queue_timeout: float,
-        abandoned: deque[HttpConnection],
+        abandoned: deque[Connection[Any]],
         time: SystemTime,
+        tell: Callable[[Event | Failed], object] | None = None,
     ) -> None:
-        self.exchange = exchange
+        self._exchange = exchange
+        self._tell = tell
         self.state = StreamState.IDLE
         self._connect_to = connect
         self._pool = pool
@@ -97,11 +101,11 @@ class Driver:
         self._failed_at = 0.0
         self._guard: SocketGuard | None = None
         self._permit: Permit | None = None
-        self._connection: HttpConnection | None = None
+        self._connection: Connection[Message] | None = None
         self._unregister: Callable[[], None] | None = None
         self.hold([])
 
-    def hold(self, events: list[StreamEvent]) -> None:
+    def hold(self, events: list[Event]) -> None:
         """Make these the events that come next."""
         self._batch = events
         self.pending = iter(events)
@@ -113,6 +117,20 @@ class Driver:
             StreamError: The answer will not be completed.
             StreamInUse: Another thread is advancing.
         """
+        before = self._error
+        try:
+            more = self._step()
+        except StreamError as error:
+            if self._tell is not None and before is None:
+                self._tell(Failed(error=error))
+            raise
+        if self._tell is not None and more:
+            for event in self._batch:
+                self._tell(event)
+        return more
+
+    def _step(self) -> bool:
+        """Advance, alone."""
         # Whoever holds the lock of a cancelled stream is about to leave.
         if not self._reading.acquire(blocking=False) and not (
             self._token.cancelled and self._reading.acquire(timeout=_LEAVING)
@@ -141,12 +159,12 @@ class Driver:
                 self._let_go_if_idle()
 
     def _check_cancelled(self) -> None:
-        if self._token.cancelled and self.exchange.completion is None:
+        if self._token.cancelled and not self._exchange.complete:
             raise self._ended()
 
-    def _next_events(self) -> list[StreamEvent] | None:
+    def _next_events(self) -> list[Event] | None:
         """Return what the next step brings, maybe nothing; None at the end."""
-        exchange = self.exchange
+        exchange = self._exchange
         if self.state is StreamState.DONE:
             return None
         if self._error is not None:
@@ -156,16 +174,16 @@ class Driver:
         if self.state is StreamState.IDLE:
             self.state = StreamState.QUEUED
             return exchange.start(self._now())
-        if exchange.completion is not None:
+        if exchange.complete:
             self._drain()
             return None
         if exchange.error is not None:
             raise exchange.error
         return self._read() if self._connection else self._connect()
 
-    def _connect(self) -> list[StreamEvent]:
+    def _connect(self) -> list[Event]:
         """Make the next attempt, up to the headers of its answer."""
-        exchange = self.exchange
+        exchange = self._exchange
         if exchange.wait is not None:
             self._time.sleep(exchange.wait.delay, self._failed_at, self._token)
             if self._token.cancelled:
@@ -198,9 +216,9 @@ class Driver:
         self.state = StreamState.STREAMING
         return exchange.connected(self._connection.request_id, self._now())
 
-    def _read(self) -> list[StreamEvent]:
+    def _read(self) -> list[Event]:
         """Read once."""
-        exchange, connection, guard = self.exchange, self._connection, self._guard
+        exchange, connection, guard = self._exchange, self._connection, self._guard
         if exchange.failure is not None:
             return self._failed(exchange.failure)
         if connection is None or guard is None:
@@ -213,15 +231,15 @@ class Driver:
             return self._failed(guard.fault(FaultKind.ENDED))
         return exchange.receive(batch, self._now())
 
-    def _failed(self, fault: Fault) -> list[StreamEvent]:
+    def _failed(self, fault: Fault) -> list[Event]:
         """End the attempt and find out what follows."""
         if self._token.cancelled:
             raise self._ended()
         now = self._now()
-        events = self.exchange.fault(fault, now)
-        if self.exchange.completion is None:
+        events = self._exchange.fault(fault, now)
+        if not self._exchange.complete:
             self._let_go()
-        if self.exchange.wait is not None:
+        if self._exchange.wait is not None:
             self._failed_at = now
             self.state = StreamState.WAITING
         return events
@@ -233,7 +251,7 @@ class Driver:
         self._end()
 
     def _end(self) -> None:
-        complete = self.exchange.completion is not None
+        complete = self._exchange.complete
         self.state = StreamState.DONE if complete else StreamState.CLOSED
         self._let_go()
 
@@ -259,7 +277,7 @@ class Driver:
     def close(self) -> None:
         """Let go: reading on raises `StreamClosed`, unless the answer is complete."""
         self._token.cancel()
-        if self.exchange.completion is None:
+        if not self._exchange.complete:
             # What the reader has not taken yet it shall not get, and it will be told.
             # After a completion it must get it all: its loop will end cleanly.
             self._batch.clear()
@@ -273,15 +291,11 @@ class Driver:
             finally:
                 self._reading.release()
 
-    def withdrawn(self) -> StreamError:
-        """Return the error for a reader that cannot take text back."""
-        return self.exchange.describe(
-            RestartRequired(
-                "the answer was begun anew and the text so far is void; iterate "
-                "text_stream again for the new text, or iterate the stream and apply "
-                "its Rewound events"
-            )
-        )
+    def interrupt(self) -> None:
+        """End the current attempt, from any thread; its exchange decides on another."""
+        guard = self._guard
+        if guard is not None:
+            guard.stop()
 
     def _ended(self) -> StreamError:
         """Return the error for reading a stream that was cancelled or closed."""
@@ -290,7 +304,7 @@ class Driver:
         else:
             error = StreamClosed("the stream was closed before its answer was complete")
         error.phase = self._guard.phase if self._guard else None
-        return self.exchange.describe(error)
+        return self._exchange.describe(error)
 
     def __del__(self) -> None:
         if self._permit is None and self._connection is None:
@@ -305,8 +319,8 @@ class Driver:
         if self._permit is not None:
             self._permit.release_later()
         warnings.warn(
-            f"stream {self.exchange.stream_id} was dropped before its end; use it in a "
-            "'with' block, or close it",
+            f"stream {self._exchange.stream_id} was dropped before its end; use it in "
+            "a 'with' block, or close it",
             ResourceWarning,
             source=self,
             stacklevel=2,

@@ -136,6 +136,7 @@ class StreamError(HolystreamError):
         attempts: Connections that were tried.
         retry_after: Seconds the server asked to wait, or None.
         verdict: What the fault means for another try.
+        exhausted: It would have been tried again, had the retry policy allowed it.
     """
 
     default_verdict: ClassVar[Verdict] = Verdict.FATAL
@@ -150,6 +151,7 @@ class StreamError(HolystreamError):
         self.attempts: int = 0
         self.retry_after: float | None = None
         self.verdict: Verdict = self.default_verdict
+        self.exhausted: bool = False
 
     @property
     def message(self) -> str:

@@ -339,6 +339,15 @@ class Finished(Event, frozen=True, kw_only=True):
     completion: Completion
 
 
+class Failed(Event, frozen=True, kw_only=True):
+    """The stream ended without a complete answer.
+
+    Told to ``on_event=`` alone: whoever iterates meets the error as an exception.
+    """
+
+    error: StreamError
+
+
 StreamEvent = (
     Started
     | Connected

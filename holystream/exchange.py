@@ -179,6 +179,11 @@ class Exchange:
         return events
 
     @property
+    def complete(self) -> bool:
+        """The answer is finished."""
+        return self.completion is not None
+
+    @property
     def failure(self) -> Fault | None:
         """The fault that the last batch brought, to be passed to `fault`."""
         return self._failure
@@ -313,8 +318,10 @@ class Exchange:
         if error.verdict is Verdict.FATAL:
             return error
         if self.transcript.delivered:
-            return self._interrupted(error, f"Gave up: {reason}.")
-        error.args = (f"{_sentence(error.message)} Gave up: {reason}.",)
+            error = self._interrupted(error, f"Gave up: {reason}.")
+        else:
+            error.args = (f"{_sentence(error.message)} Gave up: {reason}.",)
+        error.exhausted = True
         return error
 
     def _find_seam(self, fault: Fault, error: StreamError) -> bool:

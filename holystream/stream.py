@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from holystream.driver import StreamState
+from holystream.errors import RestartRequired
 from holystream.events import Guarantee, Rewound, TextDelta
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from holystream.driver import Driver
     from holystream.events import Completion, StreamEvent, Usage
+    from holystream.exchange import Exchange
+    from holystream.wire.sse import ServerSentEvent
 
 
 class Stream:
@@ -26,8 +29,11 @@ class Stream:
         stream_id: The stream's own id, for logs.
     """
 
-    def __init__(self, driver: Driver) -> None:
-        self.stream_id = driver.exchange.stream_id
+    def __init__(
+        self, exchange: Exchange, driver: Driver[ServerSentEvent, StreamEvent]
+    ) -> None:
+        self.stream_id = exchange.stream_id
+        self._exchange = exchange
         self._driver = driver
 
     def __iter__(self) -> Iterator[StreamEvent]:
@@ -57,7 +63,7 @@ class Stream:
         It only appends: where the answer is written anew it raises `RestartRequired`,
         after which a new ``text_stream`` yields the new text from its start.
         """
-        return TextStream(self._driver)
+        return TextStream(self._exchange, self._driver)
 
     def open(self) -> Self:
         """Wait for the first event of the server and return the stream.
@@ -68,11 +74,11 @@ class Stream:
             StreamError: No answer comes.
         """
         driver = self._driver
-        if driver.exchange.answering:
+        if self._exchange.answering:
             return self
         events: list[StreamEvent] = []
         try:
-            while not driver.exchange.answering:
+            while not self._exchange.answering:
                 events += driver.pending
                 if not driver.advance():
                     break
@@ -97,7 +103,7 @@ class Stream:
             StreamError: The answer is not complete.
         """
         self.until_done()
-        completion = self._driver.exchange.completion
+        completion = self._exchange.completion
         assert completion is not None, "iteration ends cleanly only when complete"  # noqa: S101 - an invariant
         return completion
 
@@ -133,40 +139,40 @@ class Stream:
     @property
     def partial_text(self) -> str:
         """The text of the first choice that has arrived so far."""
-        return self._driver.exchange.transcript.text
+        return self._exchange.transcript.text
 
     @property
     def completion(self) -> Completion | None:
         """The finished answer, or None before the end."""
-        return self._driver.exchange.completion
+        return self._exchange.completion
 
     @property
     def guarantee(self) -> Guarantee:
         """What the text that has arrived is worth."""
         if self._driver.state is StreamState.CLOSED:
             return Guarantee.PARTIAL
-        return self._driver.exchange.guarantee
+        return self._exchange.guarantee
 
     @property
     def usage(self) -> Usage | None:
         """The tokens used, or None before the end."""
-        completion = self._driver.exchange.completion
+        completion = self._exchange.completion
         return completion.usage if completion else None
 
     @property
     def attempts(self) -> int:
         """Connections that were tried."""
-        return self._driver.exchange.attempts
+        return self._exchange.attempts
 
     @property
     def ttft(self) -> float | None:
         """Seconds from opening to the first content, or None before it."""
-        return self._driver.exchange.ttft
+        return self._exchange.ttft
 
     @property
     def request_id(self) -> str | None:
         """The server's id of the last request, else ours."""
-        return self._driver.exchange.request_id
+        return self._exchange.request_id
 
     def __enter__(self) -> Self:
         return self
@@ -182,14 +188,17 @@ class Stream:
     def __repr__(self) -> str:
         return (
             f"<Stream {self.stream_id} {self._driver.state.value} "
-            f"model={self._driver.exchange.request.model!r} attempts={self.attempts}>"
+            f"model={self._exchange.request.model!r} attempts={self.attempts}>"
         )
 
 
 class TextStream:
     """The text of a stream, piece by piece; only appends. As thread-safe as it."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(
+        self, exchange: Exchange, driver: Driver[ServerSentEvent, StreamEvent]
+    ) -> None:
+        self._exchange = exchange
         self._driver = driver
 
     def __iter__(self) -> Iterator[str]:
@@ -207,7 +216,13 @@ class TextStream:
                     if event.index == 0:
                         yield event.text
                 elif type(event) is Rewound:
-                    raise driver.withdrawn()
+                    raise self._exchange.describe(
+                        RestartRequired(
+                            "the answer was begun anew and the text so far is void; "
+                            "iterate text_stream again for the new text, or iterate "
+                            "the stream and apply its Rewound events"
+                        )
+                    )
             if driver.pending is pending and not driver.advance():
                 return
 

@@ -173,6 +173,12 @@ def test_tenacity_objects_go_into_a_policy(reader, simulator):
         assert client.stream("Count to three").get_final_text() == ANSWER
 
 
+def test_hooks_are_called_by_name(reader, simulator, capsys):
+    simulator.play(Script(status=503, headers={"retry-after-ms": "1"}))
+    _run(_example(API, "holystream.Hooks("), reader)
+    assert capsys.readouterr().out == f"[attempt 2 of 6]\n{ANSWER}[SINGLE]\n"
+
+
 def test_the_commands_are_those_of_the_makefile_and_of_the_package():
     commands = [
         shlex.split(line, comments=True)

@@ -1,0 +1,85 @@
+"""What a driver drives: the exchange that decides, and the connection that it reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holystream.clocks import Deadline, ReadClocks
+    from holystream.errors import StreamError
+    from holystream.resilience.progress import Wait
+    from holystream.wire.faults import Fault
+
+Read_co = TypeVar("Read_co", covariant=True)
+Taken_contra = TypeVar("Taken_contra", contravariant=True)
+Told = TypeVar("Told")
+
+
+class Connection(Protocol[Read_co]):
+    """One HTTP response or WebSocket: opened once, read once."""
+
+    @property
+    def request_id(self) -> str:
+        """The server's id of the request, else the one we sent."""
+        ...
+
+    def next_batch(self) -> Sequence[Read_co] | None:
+        """Return what one read completes; None at a clean end.
+
+        Raises:
+            Fault: The connection broke.
+        """
+        ...
+
+    def drain(self) -> None:
+        """Read what is left, briefly, so that the connection can be re-used."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Exchangeable(Protocol[Taken_contra, Told]):
+    """What can be driven; `holystream.exchange.Exchange` says what each means."""
+
+    stream_id: str
+    deadline: Deadline
+    wait: Wait | None
+    error: StreamError | None
+
+    @property
+    def complete(self) -> bool:
+        """Nothing more will come, and nothing is missing."""
+        ...
+
+    @property
+    def failure(self) -> Fault | None:
+        """The fault that the last batch brought."""
+        ...
+
+    def start(self, now: float) -> list[Told]:
+        """Begin."""
+        ...
+
+    def attempt(self) -> ReadClocks:
+        """Begin the next attempt; return its clocks."""
+        ...
+
+    def connected(self, request_id: str, now: float) -> list[Told]:
+        """Take note of a connection."""
+        ...
+
+    def receive(self, batch: Sequence[Taken_contra], now: float) -> list[Told]:
+        """Take what one read brought."""
+        ...
+
+    def fault(self, fault: Fault, now: float) -> list[Told]:
+        """End the attempt; decide what follows."""
+        ...
+
+    def describe(self, error: StreamError) -> StreamError:
+        """Tell an error which stream it ended."""
+        ...
