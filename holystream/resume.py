@@ -26,7 +26,7 @@ from holystream.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from holystream.events import StreamEvent
     from holystream.providers.base import ChatRequest
@@ -128,19 +128,20 @@ STRATEGIES: Final = {strategy.name: strategy for strategy in (Replay(), Restart(
 """The strategies by the names that ``resume=`` takes."""
 
 
-def strategies(names: Iterable[str]) -> tuple[ResumeStrategy, ...]:
+def strategies(names: Sequence[str]) -> tuple[ResumeStrategy, ...]:
     """Return the strategies of these names, in order.
 
     Raises:
-        ConfigurationError: A name is unknown, or the names are a single string.
+        ConfigurationError: A name is unknown, or ``names`` are not several.
     """
-    if isinstance(names, str):
+    if not isinstance(names, (list, tuple)):
         raise ConfigurationError(
-            f"resume= takes a tuple of names, such as ({names!r},), not a string"
+            "resume= takes a tuple of names, such as ('replay',), not "
+            f"{type(names).__name__}"
         )
     chosen: list[ResumeStrategy] = []
     for name in names:
-        if name not in STRATEGIES:
+        if not isinstance(name, str) or name not in STRATEGIES:
             known = ", ".join(map(repr, STRATEGIES))
             raise ConfigurationError(f"resume={name!r} is unknown: use {known}")
         chosen.append(STRATEGIES[name])

@@ -145,7 +145,7 @@ def checked_pool(pool: PrioritySemaphore) -> PrioritySemaphore:
 
 def checked_priority(priority: Priority) -> Priority:
     """Return ``priority``, if it is one."""
-    if priority not in PRIORITIES:
+    if not _is(priority, str) or priority not in PRIORITIES:
         known = ", ".join(map(repr, sorted(PRIORITIES)))
         raise InvalidRequest(f"priority must be one of {known}, not {priority!r}")
     return priority
