@@ -43,7 +43,7 @@ The tree (each class is raised somewhere, documented in docs/errors.md and pickl
        |- StreamClosed              ``close()`` was called before the end
        `- PoolError                 no permit to open a connection
           |- QueueFull              ``max_queue`` callers wait already
-          `- QueueTimeout           none came free in time
+          `- QueueTimeout           none came free in time                (TimeoutError)
 
 No error, nor its chained causes, holds an API key, a prompt or a request object.
 """
