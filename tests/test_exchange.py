@@ -181,6 +181,17 @@ class TestBeforeTheFirstCharacter:
         assert player.completion.reasoning == "second"
         assert player.completion.guarantee is Guarantee.SINGLE
 
+    def test_what_an_abandoned_answer_thought_is_not_in_the_next_one(self):
+        player = Player(temperature=1).answer(thought("old"), refusal("no")).cut()
+        player.answer(*WHOLE)
+        (only,) = player.completion.choices
+        assert (only.text, only.reasoning, only.refusal) == ("Hello world", "", "")
+
+    def test_nor_is_it_in_a_choice_of_which_nothing_was_delivered(self):
+        player = Player(n=2).answer(thought("old", 1), text("Hi")).cut()
+        player.answer(text("Hi"), text("you", 1), finish(), finish(index=1), DONE)
+        assert player.completion.choices[1].reasoning == ""
+
     def test_a_refusal_is_begun_anew(self):
         player = Player(temperature=1).answer(refusal("I ca")).cut()
         player.answer(refusal("I cannot"), finish(), DONE)
