@@ -228,9 +228,6 @@ class StreamTimeout(StreamError, TimeoutError):
 
     default_verdict = Verdict.INTERRUPTED
 
-    # TimeoutError is an OSError, whose own __str__ and __new__ read errno.
-    __str__ = StreamError.__str__
-
 
 class FirstTokenTimeout(StreamTimeout):
     """No content arrived within ``Timeouts.first_token`` seconds."""
@@ -389,5 +386,3 @@ class QueueFull(PoolError):
 
 class QueueTimeout(PoolError, TimeoutError):
     """No permit came free in time."""
-
-    __str__ = StreamError.__str__
