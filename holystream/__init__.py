@@ -62,6 +62,7 @@ from holystream.errors import (
     UnexpectedRedirect,
     Verdict,
 )
+from holystream.event_source import EventSource
 from holystream.events import (
     Choice,
     Completion,
@@ -86,12 +87,14 @@ from holystream.events import (
     UsageReport,
     Waiting,
 )
+from holystream.feed import Comment
 from holystream.hooks import Hooks
 from holystream.providers.profile import Prefill, Profile
 from holystream.providers.registry import profile
 from holystream.resilience.pool import Permit, PoolStatistics, PrioritySemaphore
 from holystream.resilience.retry import RetryPolicy
 from holystream.stream import Stream, TextStream
+from holystream.wire.sse import ServerSentEvent
 
 __all__ = [
     "APIError",
@@ -101,6 +104,7 @@ __all__ = [
     "CertificateError",
     "Choice",
     "Client",
+    "Comment",
     "Completion",
     "ConfigurationError",
     "ConnectTimeout",
@@ -111,6 +115,7 @@ __all__ = [
     "ContextLengthExceeded",
     "DeadlineExceeded",
     "Event",
+    "EventSource",
     "Failed",
     "Finished",
     "FirstTokenTimeout",
@@ -151,6 +156,7 @@ __all__ = [
     "RetryPolicy",
     "Rewound",
     "ServerError",
+    "ServerSentEvent",
     "Started",
     "Stream",
     "StreamCancelled",

@@ -6,28 +6,41 @@ import collections
 import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from holystream.clocks import SystemTime
+from holystream.clocks import SystemTime, Timeouts
 from holystream.driver import Driver
+from holystream.event_source import EventSource, FeedConnector
 from holystream.exchange import Exchange
+from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
 from holystream.providers.chat_request import chat_request, encode
 from holystream.providers.registry import DEFAULT, provider as find_provider
 from holystream.resilience.pool import PrioritySemaphore
 from holystream.settings import (
+    OUR_HEADERS,
     Settings,
+    checked_callback,
+    checked_event_id,
     checked_headers,
+    checked_method,
     checked_pool,
     checked_priority,
+    checked_retry,
     checked_stream_id,
+    checked_url,
     endpoint_of,
 )
 from holystream.stream import Stream
-from holystream.wire.http import HttpConnection, HttpRequest, HttpTransport
+from holystream.wire.http import (
+    HttpConnection,
+    HttpRequest,
+    HttpTransport,
+    as_a_browser,
+    origin,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from holystream.clocks import Timeouts
     from holystream.driven import Connection
     from holystream.events import Failed, Guarantee, StreamEvent
     from holystream.providers.profile import Profile
@@ -178,8 +191,7 @@ class Client:
             InvalidRequest: An argument is wrong.
             ConfigurationError: One of those that a client has too is wrong.
         """
-        while self._abandoned:
-            self._abandoned.popleft().close()
+        self._close_abandoned()
         settings = self._settings.changed(
             model=model,
             timeout=timeout,
@@ -211,9 +223,9 @@ class Client:
             body=encode(request),
             headers={
                 "Content-Type": "application/json",
-                **checked_headers(extra_headers),
+                **checked_headers(extra_headers, "extra_headers"),
             },
-            secrets=profile.key_headers(key.reveal()) if key else {},
+            secrets=self._key_headers(),
         )
         transport = self._transport
 
@@ -243,7 +255,81 @@ class Client:
                 queue_timeout=settings.timeouts.queue,
                 abandoned=self._abandoned,
                 time=self._time,
-                tell=on_event,
+                tell=checked_callback(on_event),
+            ),
+        )
+
+    def event_source(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        json: object | Callable[[str], object] = None,
+        headers: Mapping[str, str] | None = None,
+        last_event_id: str = "",
+        timeout: Timeouts | float | tuple[float, float] | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> EventSource:
+        """Return a reconnecting reader of any event stream; nothing is sent yet.
+
+        The client's key is sent only to the origin of its base URL.
+
+        Args:
+            url: Where the event stream is.
+            method: The HTTP method.
+            json: A body to send with each request, or a function that makes it anew
+                from the last event id; None for no body.
+            headers: Headers to add to each request.
+            last_event_id: Where to go on from; empty to start afresh.
+            timeout: As for the client. ``first_token`` bounds the wait for the headers,
+                ``idle`` a silence, after which it reconnects; by default 60 s and
+                300 s.
+            retry: By default 10 attempts in a row without an event, any number in all,
+                however long the server asks to wait.
+
+        Raises:
+            InvalidRequest: An argument is wrong.
+            ConfigurationError: The timeout or the policy is wrong.
+        """
+        self._close_abandoned()
+        place = checked_url(url)
+        key = self._endpoint.key
+        at_home = key is not None and origin(place) == origin(self._endpoint.base_url)
+        # The caller's own headers may hold keys too: none follows to another origin.
+        secrets = {
+            **(self._key_headers() if at_home else {}),
+            **checked_headers(
+                headers, "headers", reserved=OUR_HEADERS - {"authorization"}
+            ),
+        }
+        feed = Feed(
+            stream_id=checked_stream_id(None),
+            endpoint=origin(place)[1],
+            timeouts=FEED_TIMEOUTS if timeout is None else Timeouts.of(timeout),
+            retry=FEED_RETRY if retry is None else checked_retry(retry),
+            refusal=self._provider.refusal,
+            secrets=tuple(secrets.values()),
+            last_event_id=checked_event_id(last_event_id),
+            rng=self._time.rng,
+        )
+        request = HttpRequest(
+            url=place,
+            body=None,
+            method=checked_method(method),
+            secrets=secrets,
+            redirected=as_a_browser,
+        )
+        body = json if callable(json) else lambda _: json
+        return EventSource(
+            feed,
+            Driver(
+                feed,
+                connect=FeedConnector(self._transport, request, body, feed),
+                pool=self.pool,
+                priority="normal",
+                queue_timeout=self._settings.timeouts.queue,
+                abandoned=self._abandoned,
+                time=self._time,
             ),
         )
 
@@ -278,9 +364,16 @@ class Client:
 
     def close(self) -> None:
         """Close the connections that are idle; streams that are open go on."""
+        self._close_abandoned()
+        self._transport.close()
+
+    def _close_abandoned(self) -> None:
         while self._abandoned:
             self._abandoned.popleft().close()
-        self._transport.close()
+
+    def _key_headers(self) -> dict[str, str]:
+        key = self._endpoint.key
+        return self._provider.profile.key_headers(key.reveal()) if key else {}
 
     def __enter__(self) -> Self:
         return self

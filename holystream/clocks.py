@@ -161,6 +161,10 @@ class ReadClocks:
         if Clock.IDLE in running:
             running[Clock.IDLE] = self._timeouts.idle
 
+    def open(self) -> None:
+        """Note that a feed is open: from now on only silence is bounded."""
+        self._running = {Clock.IDLE: self._timeouts.idle}
+
     def content(self) -> None:
         """Note that content arrived."""
         running = self._running

@@ -318,6 +318,8 @@ class Driver(Generic[Message, Event]):
             self._abandoned.append(self._connection)
         if self._permit is not None:
             self._permit.release_later()
+        if self._exchange.complete:
+            return
         warnings.warn(
             f"stream {self._exchange.stream_id} was dropped before its end; use it in "
             "a 'with' block, or close it",

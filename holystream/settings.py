@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from holystream.clocks import Timeouts, check_seconds
 from holystream.errors import ConfigurationError, InvalidAPIKey, InvalidRequest
@@ -18,14 +19,14 @@ from holystream.resilience.retry import RetryPolicy
 from holystream.resume import DEFAULT_STRATEGIES, ResumeStrategy, strategies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from holystream.providers.profile import Profile
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"(?:[!-~\x80-\xff]+(?:[ \t]+[!-~\x80-\xff]+)*)?")
 _STREAM_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_OUR_HEADERS = frozenset(
+OUR_HEADERS = frozenset(
     {
         "accept",
         "accept-encoding",
@@ -69,7 +70,7 @@ class Settings:
             model=self.model if model is None else model,
             timeouts=self.timeouts if timeout is None else Timeouts.of(timeout),
             deadline=self.deadline if deadline is None else _deadline(deadline),
-            retry=self.retry if retry is None else _retry(retry),
+            retry=self.retry if retry is None else checked_retry(retry),
             resume=self.resume if resume is None else strategies(resume),
             min_guarantee=(
                 self.min_guarantee
@@ -116,7 +117,8 @@ def _deadline(seconds: float) -> float:
     return seconds
 
 
-def _retry(policy: RetryPolicy) -> RetryPolicy:
+def checked_retry(policy: RetryPolicy) -> RetryPolicy:
+    """Return ``policy``, if it is one."""
     if not _is(policy, RetryPolicy):
         raise ConfigurationError(
             "retry= takes a RetryPolicy; tenacity objects go into it: "
@@ -162,25 +164,75 @@ def checked_stream_id(stream_id: str | None) -> str:
     return stream_id
 
 
-def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Return a copy of ``headers``, if they can be sent and are not ours to set."""
+def checked_url(url: str) -> str:
+    """Return ``url``, if it can be requested; it may have a query."""
+    if not _is(url, str):
+        raise InvalidRequest(f"url must be a str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        usable = (
+            parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        )
+    except ValueError:
+        usable = False
+    if not usable or any(char.isspace() or not char.isprintable() for char in url):
+        raise InvalidRequest(
+            "url must be a whole one, such as 'https://example.com/events'"
+        )
+    if parts.username or parts.password:
+        raise InvalidRequest("url must not hold a user name or password: use headers=")
+    return url
+
+
+def checked_method(method: str) -> str:
+    """Return ``method`` in upper case, if it can be one."""
+    if not _is(method, str) or not _HEADER_NAME.fullmatch(method):
+        raise InvalidRequest(f"method must be an HTTP method, not {method!r}")
+    return method.upper()
+
+
+def checked_event_id(event_id: str) -> str:
+    """Return ``event_id``, if a server can have given it."""
+    if not _is(event_id, str) or any(char in event_id for char in "\0\r\n"):
+        raise InvalidRequest("last_event_id must be a str without NUL, CR and LF")
+    return event_id
+
+
+def checked_callback(
+    callback: Callable[..., object] | None,
+) -> Callable[..., object] | None:
+    """Return ``callback``, if it can be called."""
+    if callback is not None and not callable(callback):
+        raise InvalidRequest(
+            f"on_event must be callable, not {type(callback).__name__}"
+        )
+    return callback
+
+
+def checked_headers(
+    headers: Mapping[str, str] | None,
+    argument: str,
+    *,
+    reserved: frozenset[str] = OUR_HEADERS,
+) -> dict[str, str]:
+    """Return a copy of ``headers``, if they can be sent and are not ``reserved``."""
     if headers is None:
         return {}
     if not _is(headers, Mapping):
         raise InvalidRequest(
-            f"extra_headers must be a mapping, not {type(headers).__name__}"
+            f"{argument} must be a mapping, not {type(headers).__name__}"
         )
     for name, value in headers.items():
         if not _is(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise InvalidRequest("extra_headers has a name that no header can have")
+            raise InvalidRequest(f"{argument} has a name that no header can have")
         if not _is(value, str) or not _HEADER_VALUE.fullmatch(value):
             # Not shown: it may be a secret.
             raise InvalidRequest(
-                f"extra_headers[{name!r}] must be a str without line breaks, control "
+                f"{argument}[{name!r}] must be a str without line breaks, control "
                 "characters or white space at its ends"
             )
-        if name.lower() in _OUR_HEADERS:
+        if name.lower() in reserved:
             raise InvalidRequest(
-                f"extra_headers must not set {name}: holystream needs its own"
+                f"{argument} must not set {name}: holystream needs its own"
             )
     return dict(headers)

@@ -155,7 +155,7 @@ def test_django_view(reader, simulator):
 
     _run(_example(README, "from django.http import"), reader)
     response = reader["ask"](RequestFactory().get("/ask"))
-    assert response["Content-Type"] == "text/plain"
+    assert response["Content-Type"] == "text/plain; charset=utf-8"
     assert b"".join(response.streaming_content).decode() == ANSWER
     response.close()
     assert reader["client"].pool.statistics().in_use == 0
@@ -177,6 +177,21 @@ def test_hooks_are_called_by_name(reader, simulator, capsys):
     simulator.play(Script(status=503, headers={"retry-after-ms": "1"}))
     _run(_example(API, "holystream.Hooks("), reader)
     assert capsys.readouterr().out == f"[attempt 2 of 6]\n{ANSWER}[SINGLE]\n"
+
+
+def test_any_event_stream(reader, simulator, capsys):
+    code = _example(API, "client.event_source(")
+    assert "https://example.com/feed" in code
+    simulator.play(Script(framing="close"))
+    url = f"{simulator.base_url}/chat/completions"
+    code = code.replace("https://example.com/feed", url)
+    with pytest.raises(holystream.APIError):  # it takes POST alone
+        _run(code, reader)
+    code = code.replace(f'"{url}"', f'"{url}", method="POST", json=QUESTION')
+    message = {"role": "user", "content": "Count to three"}
+    reader["QUESTION"] = {"model": "m", "messages": [message], "stream": True}
+    _run(code + "        break\n", reader)
+    assert "message" in capsys.readouterr().out
 
 
 def test_the_commands_are_those_of_the_makefile_and_of_the_package():

@@ -36,7 +36,7 @@ from holystream.wire.observing import watched
 from holystream.wire.sse import EventParser, LineSafeRaw
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from holystream.wire.socketio import SocketGuard
     from holystream.wire.sse import ServerSentEvent
@@ -55,7 +55,25 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 """The longest line, and the largest event, of a stream."""
 
 _OK = 200
+_REDIRECTS = (301, 302, 303, 307, 308)
 _SAME_METHOD_REDIRECTS = (307, 308)
+_PERMANENT_REDIRECTS = (301, 308)
+_SCHEMES = ("http", "https")
+
+
+def within_origin(request: HttpRequest, status: int, url: str) -> HttpRequest | None:
+    """Follow 307 and 308 to the same origin, with everything; else nothing."""
+    if status in _SAME_METHOD_REDIRECTS and origin(url) == origin(request.url):
+        return dataclasses.replace(request, url=url)
+    return None
+
+
+def as_a_browser(request: HttpRequest, status: int, url: str) -> HttpRequest | None:
+    """Follow any redirect of a GET, the keys only to the same origin."""
+    secrets = request.secrets if origin(url) == origin(request.url) else {}
+    if request.method == "GET" and status in _REDIRECTS and origin(url)[0] in _SCHEMES:
+        return dataclasses.replace(request, url=url, secrets=secrets)
+    return within_origin(request, status, url)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -67,7 +85,9 @@ class HttpRequest:
         body: The body, or None.
         method: The HTTP method.
         headers: Headers beside those that every event stream needs.
-        secrets: Headers with keys in them; never shown, logged or redirected.
+        secrets: Headers with keys in them; never shown or logged.
+        last_event_id: Where to go on from; empty for no such header.
+        redirected: Says what to send when a status redirects to a URL, or None.
     """
 
     url: str
@@ -75,6 +95,8 @@ class HttpRequest:
     method: str = "POST"
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     secrets: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    last_event_id: str = ""
+    redirected: Callable[[HttpRequest, int, str], HttpRequest | None] = within_origin
 
     def __repr__(self) -> str:
         # The body is the prompt, and a URL may hold a key.
@@ -111,11 +133,17 @@ class HttpConnection:
     Attributes:
         headers: The response's headers, names in lower case.
         request_id: The server's id of the request, else the one we sent.
+        moved_to: Where permanent redirects said that it is from now on, or None.
     """
 
     def __init__(
-        self, response: requests.Response, guard: SocketGuard, request_id: str
+        self,
+        response: requests.Response,
+        guard: SocketGuard,
+        request_id: str,
+        moved_to: str | None,
     ) -> None:
+        self.moved_to = moved_to
         self.headers = _lower(response.headers)
         self.request_id = server_request_id(self.headers) or request_id
         self._guard = guard
@@ -124,7 +152,6 @@ class HttpConnection:
         self._raw = response.raw = LineSafeRaw(response.raw, MAX_LINE_BYTES)
         self._lines = response.iter_lines()
         self._parser = EventParser(MAX_LINE_BYTES)
-        self._ended = False
 
     def next_batch(self) -> list[ServerSentEvent] | None:
         """Return the events that one read completes; None at a clean end.
@@ -133,26 +160,35 @@ class HttpConnection:
             Fault: The stream broke, stalled, or exceeds a limit. All events that were
                 complete before it have been returned.
         """
-        if self._ended:
-            return None
-        while True:
-            if self._parser.exceeded:
-                raise self._guard.fault(
-                    FaultKind.TOO_LARGE, f"an event exceeds {MAX_LINE_BYTES} bytes"
-                )
-            try:
-                self._guard.check()
-                first = next(self._lines, None)
-            except LIBRARY_ERRORS as error:
-                raise self._fault_of(error) from error
-            if first is None:
-                self._ended = True
-                last = self._parser.close(self._raw.rest)
-                return None if last is None else [last]
-            self._guard.phase = Phase.BODY
-            rest = itertools.islice(self._lines, self._raw.lines - 1)
-            if batch := self._parser.feed([first, *rest]):
+        while (lines := self.next_lines()) is not None:
+            if batch := self._parser.feed(lines):
                 return batch
+        last = self._parser.close(self._raw.rest)
+        return None if last is None else [last]
+
+    def next_lines(self) -> list[bytes] | None:
+        """Return the lines that one read completes; None at a clean end.
+
+        Raises:
+            Fault: As `next_batch`.
+        """
+        if self._parser.exceeded:
+            raise self.fault(
+                FaultKind.TOO_LARGE, f"an event exceeds {MAX_LINE_BYTES} bytes"
+            )
+        try:
+            self._guard.check()
+            first = next(self._lines, None)
+        except LIBRARY_ERRORS as error:
+            raise self._fault_of(error) from error
+        if first is None:
+            return None
+        self._guard.phase = Phase.BODY
+        return [first, *itertools.islice(self._lines, self._raw.lines - 1)]
+
+    def fault(self, kind: FaultKind, detail: str = "") -> Fault:
+        """Return a fault of this connection, in its present phase."""
+        return self._guard.fault(kind, detail)
 
     def drain(self) -> None:
         """Read what is left of a complete answer, briefly, to keep the connection."""
@@ -225,47 +261,54 @@ class HttpTransport:
     def _open(
         self, request: HttpRequest, request_id: str, guard: SocketGuard
     ) -> HttpConnection:
-        url = request.url
+        moved_to = None
+        permanent = True
         for _ in range(MAX_REDIRECTS + 1):
             response = watched(
-                functools.partial(self._send, request, url, request_id, guard),
+                functools.partial(self._send, request, request_id, guard),
                 request.method,
-                place(url),
+                place(request.url),
                 request.body,
                 {**request.headers, **request.secrets},
             )
-            if response.status_code in _SAME_METHOD_REDIRECTS:
-                target = _redirect_target(url, response)
-                if target and origin(target) == origin(request.url):
-                    response.close()
-                    url = target
-                    continue
-            if response.status_code == _OK and _is_event_stream(response):
-                return HttpConnection(response, guard, request_id)
-            raise self._refused(response, url, guard)
+            status = response.status_code
+            target = _redirect_target(request.url, response)
+            if target and (onward := request.redirected(request, status, target)):
+                response.close()
+                request = onward
+                permanent = permanent and status in _PERMANENT_REDIRECTS
+                moved_to = target if permanent else moved_to
+                continue
+            if status == _OK and _is_event_stream(response):
+                return HttpConnection(response, guard, request_id, moved_to)
+            raise self._refused(response, request.url, guard)
         raise guard.fault(
             FaultKind.REDIRECT, f"more than {MAX_REDIRECTS} redirects in a row"
         )
 
     def _send(
-        self, request: HttpRequest, url: str, request_id: str, guard: SocketGuard
+        self, request: HttpRequest, request_id: str, guard: SocketGuard
     ) -> requests.Response:
         guard.begin()
         session = self._session
         token = current_guard.set(guard)
         try:
+            headers: dict[str, str | bytes] = {
+                "Accept": "text/event-stream",
+                "Accept-Encoding": "identity",
+                "Cache-Control": "no-cache",
+                "User-Agent": self._user_agent,
+                "X-Request-ID": request_id,
+                **request.headers,
+            }
+            if last_event_id := request.last_event_id.strip():
+                # As bytes: http.client would write a text as Latin-1.
+                headers["Last-Event-ID"] = last_event_id.encode()
             prepared = session.prepare_request(
                 requests.Request(
                     request.method,
-                    url,
-                    headers={
-                        "Accept": "text/event-stream",
-                        "Accept-Encoding": "identity",
-                        "Cache-Control": "no-cache",
-                        "User-Agent": self._user_agent,
-                        "X-Request-ID": request_id,
-                        **request.headers,
-                    },
+                    request.url,
+                    headers=headers,
                     data=request.body,
                     auth=_Secrets(request.secrets),
                 )
@@ -273,7 +316,7 @@ class HttpTransport:
             response = session.send(
                 prepared,
                 allow_redirects=False,
-                **self._environment(session, url),
+                **self._environment(session, request.url),
             )
         except LIBRARY_ERRORS as error:
             raise fault_of(

@@ -1,0 +1,382 @@
+"""The general EventSource against servers that are scripted byte by byte."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import socket
+import threading
+
+import pytest
+
+import holystream
+from holystream import Comment, Connected, Interrupted, ServerSentEvent, Waiting
+
+QUICK = holystream.RetryPolicy(attempts=3, base=0.001, cap=0.001)
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+REFUSED = b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n"
+NO_MORE = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+class Request:
+    """A request as it came."""
+
+    def __init__(self, sock):
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = sock.recv(65536)
+            if not data:
+                raise ConnectionError
+            head += data
+        head, _, self.body = head.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        self.method, self.path, _ = first.decode().split(" ")
+        self.headers = {
+            name.lower(): value
+            for name, value in (line.split(b": ", 1) for line in lines)
+        }
+        while len(self.body) < int(self.headers.get(b"content-length", 0)):
+            self.body += sock.recv(65536)
+
+    @property
+    def last_event_id(self):
+        value = self.headers.get(b"last-event-id")
+        return None if value is None else value.decode()
+
+
+class Server:
+    """Answers the n-th connection with the n-th of its answers, the last for ever."""
+
+    def __init__(self, *answers):
+        self.answers = answers
+        self.requests = []
+        self.gone = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/feed"
+        self._socks = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self._socks.append(sock)
+                thread = threading.Thread(target=self._serve, args=(sock,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, sock):
+        with contextlib.suppress(OSError), sock:
+            request = Request(sock)
+            answer = self.answers[min(len(self.requests), len(self.answers) - 1)]
+            self.requests.append(request)
+            if callable(answer):
+                answer = answer(request)
+            sock.sendall(answer)
+            if answer.endswith(b"hold\n\n"):
+                sock.recv(1)
+                self.gone.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in self._socks:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def client():
+    with holystream.Client("hs-events-4f9a1c", model="m") as client:
+        yield client
+        assert client.pool.statistics().in_use == 0
+
+
+def _data(source):
+    return [event.data for event in source]
+
+
+def test_events_have_their_fields(client):
+    body = b"retry: 7\nid: 1\nevent: hi\ndata: h\xc3\xa9\ndata: llo\n\ndata: x\n\n"
+    with Server(STREAM + body, NO_MORE) as server:
+        source = client.event_source(server.url, retry=QUICK)
+        assert list(source) == [
+            ServerSentEvent("hé\nllo".encode(), "hi", "1", 7),
+            ServerSentEvent(b"x", "", "1", None),
+        ]
+        assert source.reconnection_time == 0.007
+        assert source.last_event_id == "1"
+    get, _ = server.requests
+    assert (get.method, get.path, get.body) == ("GET", "/feed", b"")
+    assert get.headers[b"accept"] == b"text/event-stream"
+    assert get.last_event_id is None
+    assert b"authorization" not in get.headers
+
+
+def test_it_goes_on_from_the_last_id_and_ends_on_204(client):
+    with Server(
+        STREAM + b"id: a\ndata: 1\n\n",
+        STREAM + b"data: 2\n\nid: \xe2\x82\xac\n\n",
+        STREAM + b"id\ndata: 3\n\n",
+        NO_MORE,
+    ) as server:
+        assert _data(client.event_source(server.url, retry=QUICK)) == ["1", "2", "3"]
+    assert [each.last_event_id for each in server.requests] == [None, "a", "€", None]
+
+
+def test_an_unfinished_event_is_dropped_with_its_id(client):
+    with Server(STREAM + b"id: 1\ndata: a\n\nid: 2\ndata: {}\n", NO_MORE) as server:
+        assert _data(client.event_source(server.url, retry=QUICK)) == ["a"]
+    assert server.requests[1].last_event_id == "1"
+
+
+def test_it_can_start_from_an_id(client):
+    with Server(NO_MORE) as server:
+        source = client.event_source(server.url, last_event_id="42")
+        assert source.last_event_id == "42"
+        assert _data(source) == []
+    assert server.requests[0].last_event_id == "42"
+
+
+def test_the_id_is_that_of_the_event_in_hand(client):
+    body = b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\n\n"
+    with Server(STREAM + body, NO_MORE) as server:
+        source = client.event_source(server.url, retry=QUICK)
+        seen = [(event.data, source.last_event_id) for event in source]
+        assert seen == [("a", "1"), ("b", "2")]
+        assert source.last_event_id == "3"
+
+
+def test_a_body_is_sent_again_or_made_anew(client):
+    with Server(STREAM + b"id: 5\ndata: a\n\n", NO_MORE) as server:
+        list(client.event_source(server.url, method="post", json={"q": 1}, retry=QUICK))
+    assert [json.loads(each.body) for each in server.requests] == [{"q": 1}] * 2
+    assert {each.method for each in server.requests} == {"POST"}
+    with Server(STREAM + b"id: 5\ndata: a\n\n", NO_MORE) as server:
+        source = client.event_source(
+            server.url, method="POST", json=lambda last: {"after": last}, retry=QUICK
+        )
+        list(source)
+    assert [json.loads(each.body)["after"] for each in server.requests] == ["", "5"]
+
+
+def test_all_tells_of_comments_and_of_the_connection(client):
+    body = b": hello\nid: 1\ndata: a\n\n:bye\n:\n\n"
+    with Server(STREAM + body, NO_MORE) as server:
+        notices = list(client.event_source(server.url, retry=QUICK).all)
+    kinds = [type(notice) for notice in notices]
+    assert kinds == [
+        *(Connected, Comment, ServerSentEvent, Comment, Comment),
+        *(Interrupted, Waiting),
+    ]
+    assert [each.text for each in notices if isinstance(each, Comment)] == [
+        "hello",
+        "bye",
+        "",
+    ]
+    assert isinstance(notices[-2].error, holystream.ConnectionLost)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_passes_is_tried_again(client, status):
+    with Server(REFUSED % status, STREAM + b"data: a\n\n", NO_MORE) as server:
+        assert _data(client.event_source(server.url, retry=QUICK)) == ["a"]
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (
+            b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n",
+            holystream.AuthenticationError,
+        ),
+        (b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", holystream.NotFound),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>",
+            holystream.NotAnEventStream,
+        ),
+    ],
+)
+def test_what_does_not_pass_is_raised_and_raised_again(client, answer, error):
+    with Server(answer) as server:
+        source = client.event_source(server.url, retry=QUICK)
+        for _ in range(2):
+            with pytest.raises(error):
+                list(source)
+    assert len(server.requests) == 1
+
+
+def test_it_gives_up_when_nothing_comes_of_it(client):
+    with Server(STREAM) as server, pytest.raises(holystream.ConnectionLost) as caught:
+        list(client.event_source(server.url, retry=QUICK))
+    assert len(server.requests) == 3
+    assert caught.value.exhausted
+    assert "3 attempts" in str(caught.value)
+
+
+def test_events_are_progress(client):
+    with Server(*[STREAM + b"data: %d\n\n" % n for n in range(20)], NO_MORE) as server:
+        source = client.event_source(server.url, retry=QUICK)
+        assert _data(source) == [str(n) for n in range(20)]
+
+
+def test_the_time_the_server_asks_for_is_waited(client):
+    with Server(STREAM + b"retry: 30\ndata: a\n\n", NO_MORE) as server:
+        notices = list(client.event_source(server.url, retry=QUICK).all)
+    (waiting,) = [each for each in notices if isinstance(each, Waiting)]
+    assert 0.03 <= waiting.delay <= 0.033
+    assert waiting.reason == "server hint"
+
+
+def test_silence_reconnects(client):
+    with Server(STREAM + b"data: a\n\ndata: hold\n\n", NO_MORE) as server:
+        source = client.event_source(
+            server.url, retry=QUICK, timeout=holystream.Timeouts(idle=0.05)
+        )
+        assert _data(source) == ["a", "hold"]
+    assert len(server.requests) == 2
+
+
+def _redirect(status, url):
+    return b"HTTP/1.1 %d X\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % (
+        status,
+        url.encode(),
+    )
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_of_a_get_is_followed_and_a_permanent_one_remembered(client, status):
+    with (
+        Server(STREAM + b"data: a\n\n", NO_MORE) as other,
+        Server(_redirect(status, other.url)) as server,
+    ):
+        source = client.event_source(
+            server.url, headers={"Authorization": "Bearer own", "X-A": "b"}, retry=QUICK
+        )
+        assert _data(source) == ["a"]
+        assert len(other.requests) == 2
+        assert len(server.requests) == (1 if status in (301, 308) else 2)
+    assert server.requests[0].headers[b"authorization"] == b"Bearer own"
+    for request in other.requests:
+        assert b"authorization" not in request.headers
+        assert b"x-a" not in request.headers
+
+
+def test_a_post_follows_within_its_origin_alone(client):
+    with Server(lambda request: _redirect(307, "/next"), NO_MORE) as server:
+        list(client.event_source(server.url, method="POST", json=[1], retry=QUICK))
+        assert [each.path for each in server.requests] == ["/feed", "/next"]
+        assert server.requests[1].body == b"[1]"
+    with Server(NO_MORE) as other, Server(_redirect(307, other.url)) as server:
+        with pytest.raises(holystream.UnexpectedRedirect):
+            list(client.event_source(server.url, method="POST", json=[1], retry=QUICK))
+        assert not other.requests
+
+
+def test_the_key_goes_to_its_own_origin_alone():
+    with (
+        Server(NO_MORE) as home,
+        Server(NO_MORE) as other,
+        holystream.Client("hs-events-4f9a1c", base_url=home.url) as client,
+    ):
+        list(client.event_source(home.url + "?a=b"))
+        list(client.event_source(other.url))
+    assert home.requests[0].headers[b"authorization"] == b"Bearer hs-events-4f9a1c"
+    assert b"authorization" not in other.requests[0].headers
+
+
+def test_close_from_another_thread_ends_the_loop(client):
+    with Server(STREAM + b"data: hold\n\n") as server:
+        source = client.event_source(server.url)
+        closer = threading.Thread(target=source.close)
+        for _ in source:
+            closer.start()
+        closer.join()
+        assert list(source) == []
+        assert server.gone.wait(20)
+
+
+def test_restart_from_another_thread_connects_again(client):
+    with Server(
+        STREAM + b"id: 1\ndata: hold\n\n", STREAM + b"data: b\n\n", NO_MORE
+    ) as server:
+        source = client.event_source(server.url, retry=QUICK)
+        seen = []
+        for event in source:
+            seen.append(event.data)
+            if event.data == "hold":
+                threading.Thread(target=source.restart).start()
+        assert seen == ["hold", "b"]
+    assert server.requests[1].last_event_id == "1"
+
+
+def test_nothing_is_sent_before_it_is_iterated(client):
+    with Server(NO_MORE) as server:
+        with client.event_source(server.url) as source:
+            assert source.state is holystream.StreamState.IDLE
+            assert "idle" in repr(source)
+        assert not server.requests
+        assert list(source) == []
+
+
+def test_nothing_is_lost_or_repeated_by_a_server_that_kills_every_connection(client):
+    rng = random.Random(20261120)
+    count = 400
+
+    def answer(request):
+        after = int(request.last_event_id or 0)
+        if after == count:
+            return NO_MORE
+        body = b"".join(
+            b"id: %d\ndata: event %d\r\n\n" % (n, n)
+            for n in range(after + 1, count + 1)
+        )
+        return STREAM + body[: rng.randrange(1500)]
+
+    with Server(answer) as server:
+        policy = holystream.RetryPolicy(attempts=20, total_attempts=None, base=0.001)
+        source = client.event_source(server.url, retry=policy)
+        assert _data(source) == [f"event {n}" for n in range(1, count + 1)]
+    assert len(server.requests) > 10
+
+
+def test_a_server_that_ignores_the_id_can_be_told(client):
+    with Server(
+        STREAM + b"id: 1\ndata: a\n\n", STREAM + b"id: 1\ndata: a\n\n", NO_MORE
+    ) as server:
+        events = list(client.event_source(server.url, retry=QUICK))
+    assert [(event.id, event.data) for event in events] == [("1", "a")] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"url": "example.com/feed"}, "url"),
+        ({"url": "ftp://example.com"}, "url"),
+        ({"url": "http://user:word@example.com"}, "url"),
+        ({"url": "http://exa mple.com"}, "url"),
+        ({"url": 5}, "url"),
+        ({"method": "G T"}, "method"),
+        ({"headers": {"A": "b\nC: d"}}, "headers"),
+        ({"headers": {"Host": "b"}}, "headers"),
+        ({"last_event_id": "a\nb"}, "last_event_id"),
+        ({"last_event_id": 7}, "last_event_id"),
+        ({"timeout": -1}, "timeout"),
+        ({"retry": 3}, "retry"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(client, arguments, named):
+    with pytest.raises(
+        (holystream.InvalidRequest, holystream.ConfigurationError), match=named
+    ) as caught:
+        client.event_source(**{"url": "http://127.0.0.1:9/feed", **arguments})
+    assert "word@" not in str(caught.value)
