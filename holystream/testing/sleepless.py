@@ -1,0 +1,84 @@
+"""A clock that does not sleep: retries without the wait, jitter without the dice."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+from holystream.client import Client
+from holystream.clocks import SystemTime
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from holystream.clocks import CancelToken
+
+
+class SleeplessClock(SystemTime):
+    """Lets every stream of the process try again at once, while it is entered.
+
+    A wait between attempts returns at once and moves the clock on by its length, so
+    that deadlines count it; jitter always falls on the same share of its range. Waits
+    for bytes, for a permit and for a connection are real, and take real time.
+
+        with SleeplessClock() as clock:
+            ...
+        assert clock.waits == [0.5, 1.0]
+
+    Streams keep the clock that they were made under. Thread-safe.
+
+    Args:
+        jitter: Where in its range jitter falls: 0 is the shortest wait, 1 the longest.
+
+    Attributes:
+        waits: Seconds of each wait between attempts, in order.
+    """
+
+    def __init__(self, *, jitter: float = 1.0) -> None:
+        self.waits: list[float] = []
+        self.rng = _Share(jitter)
+        self._lock = threading.Lock()  # guards _skipped
+        self._skipped = 0.0
+        self._before: list[SystemTime] = []
+
+    def now(self) -> float:
+        """Return monotonic seconds, those that were not slept included."""
+        return time.monotonic() + self._skipped
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on."""
+        with self._lock:
+            self._skipped += seconds
+
+    def sleep(self, seconds: float, since: float, token: CancelToken) -> None:
+        """Note the wait, and do not sleep."""
+        if not token.cancelled:
+            # A microsecond is less than anybody means; binary fractions are more.
+            self.waits.append(round(seconds, 6))
+            self.advance(max(0.0, since + seconds - self.now()))
+
+    def __enter__(self) -> Self:
+        self._before.append(Client._time)  # noqa: SLF001 - made for this
+        Client._time = self  # noqa: SLF001
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        Client._time = self._before.pop()  # noqa: SLF001
+
+
+class _Share(random.Random):
+    """A source of randomness that always draws the same share of the range."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(0)
+        self._share = share
+
+    def uniform(self, a: float, b: float) -> float:
+        return a + (b - a) * self._share
