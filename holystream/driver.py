@@ -169,14 +169,14 @@ class Driver(Generic[Message, Event]):
             return None
         if self._error is not None:
             raise self._error
+        if exchange.complete:
+            self._drain()
+            return None
         if self._token.cancelled or self.state is StreamState.CLOSED:
             raise self._ended()
         if self.state is StreamState.IDLE:
             self.state = StreamState.QUEUED
             return exchange.start(self._now())
-        if exchange.complete:
-            self._drain()
-            return None
         if exchange.error is not None:
             raise exchange.error
         return self._read() if self._connection else self._connect()
@@ -234,7 +234,8 @@ class Driver(Generic[Message, Event]):
     def _failed(self, fault: Fault) -> list[Event]:
         """End the attempt and find out what follows."""
         if self._token.cancelled:
-            raise self._ended()
+            # Told by the next step: the fault is no part of what the caller is told.
+            return []
         now = self._now()
         events = self._exchange.fault(fault, now)
         if not self._exchange.complete:
@@ -272,15 +273,25 @@ class Driver(Generic[Message, Event]):
         """End the answer for good: reading on raises `StreamCancelled`."""
         if not self._token.cancelled:
             self._ended_by = StreamCancelled
-        self.close()
+        self._stop()
 
     def close(self) -> None:
         """Let go: reading on raises `StreamClosed`, unless the answer is complete."""
+        if self._exchange.complete and self._reading.acquire(blocking=False):
+            try:
+                self._drain()
+            finally:
+                self._reading.release()
+        self._stop()
+
+    def _stop(self) -> None:
         self._token.cancel()
+        # In this order: a batch that holds a completion is held after it was made.
+        batch = self._batch
         if not self._exchange.complete:
             # What the reader has not taken yet it shall not get, and it will be told.
             # After a completion it must get it all: its loop will end cleanly.
-            self._batch.clear()
+            batch.clear()
         self._let_go_if_idle()
 
     def _let_go_if_idle(self) -> None:
@@ -303,7 +314,8 @@ class Driver(Generic[Message, Event]):
             error: StreamError = StreamCancelled("the stream was cancelled")
         else:
             error = StreamClosed("the stream was closed before its answer was complete")
-        error.phase = self._guard.phase if self._guard else None
+        guard = self._guard
+        error.phase = guard.phase if guard else None
         return self._exchange.describe(error)
 
     def __del__(self) -> None:

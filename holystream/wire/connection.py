@@ -127,6 +127,16 @@ class GuardedAdapter(requests.adapters.HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         _guard_pools(self.poolmanager)
 
+    def close(self) -> None:
+        """Close the connections that are idle."""
+        # To clear a manager closes its pools only once nothing refers to them, and an
+        # open response does.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it refuses iteration
+                if (pool := manager.pools.get(key)) is not None:
+                    pool.close()
+        super().close()
+
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
         """Make the pools for one HTTP proxy.
 

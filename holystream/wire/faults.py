@@ -176,9 +176,11 @@ def is_reset(error: BaseException) -> bool:
 def forget_request(error: BaseException) -> None:
     """Take the request and the response out of an exception and all its causes.
 
-    So is a line that the server sent: it may repeat what it was told.
+    So are tracebacks, whose frames hold them too and keep a socket alive, and a line
+    that the server sent: it may repeat what it was told.
     """
     for link in _chain(error):
+        link.__traceback__ = None
         for name in ("request", "response"):
             if getattr(link, name, None) is not None:
                 setattr(link, name, None)

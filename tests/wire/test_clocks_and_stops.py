@@ -50,6 +50,7 @@ from holystream.clocks import Clock, Deadline, ReadClocks
 from holystream.driver import StreamState
 from holystream.errors import Phase
 from holystream.events import Finished
+from holystream.exchange import Exchange
 from holystream.simulator import Script, Simulator
 from holystream.wire import http as wire_http, socketio
 from holystream.wire.faults import Fault, FaultKind
@@ -724,6 +725,58 @@ class TestASecondThreadEndsAnyWait:
             assert outcomes == {type(None), kind}
 
 
+class TestAStopThatMeetsTheEnd:
+    """The moments that a race only finds now and then."""
+
+    def test_the_last_batch_arrives_while_it_is_decided_what_to_take_back(self, sim):
+        driver = checked = None
+        receiving, deciding = threading.Event(), threading.Event()
+        here = threading.current_thread()
+
+        class Watched(Exchange):
+            def receive(self, batch, now):
+                receiving.set()
+                assert deciding.wait(SOON)
+                return super().receive(batch, now)
+
+            @property
+            def complete(self):
+                found = super().complete
+                if threading.current_thread() is here and not deciding.is_set():
+                    deciding.set()
+                    assert not found
+                    until(lambda: super(Watched, self).complete)
+                    checked.ended()
+                return found
+
+        with Simulator(text="Short.") as short, client_for(short.base_url) as client:
+            stream = client.stream("hello")
+            driver = stream._driver
+            stream._exchange.__class__ = Watched
+            received = []
+
+            def read():
+                while stream.completion is None:
+                    received.extend(driver.pending)
+                    driver.advance()
+
+            checked = Reader(read)
+            assert receiving.wait(SOON)
+            stream.cancel()
+            assert checked.ended() is None
+            received += stream
+            assert "".join(map(str, received)) == "Short."
+            assert stream.state is StreamState.DONE
+
+    def test_the_last_event_is_taken_before_it_has_let_go(self, sim):
+        with client_for(sim.base_url) as client, client.stream("hello") as stream:
+            next(event for event in stream if isinstance(event, Finished))
+            # The first thing that a cancel does.
+            stream._driver._token.cancel()
+            assert list(stream) == []
+            assert stream.state is StreamState.DONE
+
+
 class TestOneReader:
     def test_a_second_thread_may_not_iterate(self, sim):
         sim.play(Script(stall_headers=True))
@@ -757,6 +810,7 @@ REUSABLE = [
     Script(newline="\r\n"),
     Script(pace=0.0005),
     Script(done=False),
+    Script(linger=0.05),
 ]
 
 

@@ -97,6 +97,14 @@ def check_error(error):
             check_clean("its pickle", pickle.dumps(link).decode("latin-1"))
 
 
+def check_frames(error):
+    """Look where those look who report an error with the variables of each frame."""
+    for link in links(error):
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            if "/tests/" not in frame.f_code.co_filename:
+                check_clean(f"a frame of {frame.f_code}", repr(frame.f_locals))
+
+
 def failing(base_url, prompt=PROMPT, **options):
     """Read a stream that fails; look everywhere and return the error."""
     with client(base_url, **options) as asking:
@@ -109,11 +117,13 @@ def failing(base_url, prompt=PROMPT, **options):
             shown.append(repr(event))
             if (error := getattr(event, "error", None)) is not None:
                 check_error(error)
-        shown += [repr(stream), repr(stream._driver.exchange)]
-        shown += [repr(stream._driver.exchange.request), repr(asking._endpoint)]
+                check_frames(error)
+        shown += [repr(stream), repr(stream._exchange)]
+        shown += [repr(stream._exchange.request), str(vars(asking))]
     for text in shown:
         check_clean("a repr", text)
     check_error(caught.value)
+    check_frames(caught.value)
     return caught.value
 
 
@@ -302,6 +312,26 @@ class TestWhatBreaks:
                 next(stream)
             check_error(caught.value)
 
+    def test_by_the_caller_just_when_the_server_refuses(self):
+        body = {"error": {"message": f"{KEY} {PROMPT}"}}
+        script = Script(status=400, error=body)
+        with Simulator(script=script) as sim, client(sim.base_url) as asking:
+            stream = asking.stream(PROMPT)
+            connect = stream._driver._connect_to
+
+            def refused(guard):
+                try:
+                    connect(guard)
+                except Fault:
+                    stream.cancel()
+                    raise
+
+            stream._driver._connect_to = refused
+            with pytest.raises(errors.StreamCancelled) as caught:
+                stream.until_done()
+            check_error(caught.value)
+            check_frames(caught.value)
+
     def test_with_a_header_of_the_callers(self):
         with (
             Simulator(script=Script(status=400)) as sim,
@@ -477,8 +507,7 @@ class TestNothingShowsARequest:
         check_clean("the fault", str(fault) + repr(fault))
         with client("http://127.0.0.1:1/v1") as asking:
             stream = asking.stream(PROMPT, extra_headers={"X-Api-Key": KEY})
-            exchange = stream._driver.exchange
-            for thing in (asking, stream, exchange, exchange.request, asking._endpoint):
+            exchange = stream._exchange
+            for thing in (asking, stream, exchange, exchange.request, vars(asking)):
                 check_clean("a repr", f"{thing!r} {thing!s} {thing}")
             check_clean("the provider", repr(provider("holysheep")))
-            check_clean("the key", f"{asking._endpoint.key!r}")
