@@ -13,7 +13,7 @@ its shape: it is read, or it raises `Malformed`, whose message never holds conte
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
@@ -105,6 +105,40 @@ class NamedChunk(Chunk, gc=False):
     model: str | None = None
 
 
+_Empty = Annotated[str, msgspec.Meta(max_length=0)] | None
+_NoCalls = Annotated[list[Any], msgspec.Meta(max_length=0)] | None
+
+
+class TextOnlyDelta(msgspec.Struct, gc=False):
+    """A delta that is text and nothing else."""
+
+    content: Annotated[str, msgspec.Meta(min_length=1)]
+    reasoning_content: _Empty = None
+    reasoning: _Empty = None
+    refusal: _Empty = None
+    tool_calls: _NoCalls = None
+    function_call: None = None
+
+
+class TextOnlyChoice(msgspec.Struct, gc=False):
+    """The first choice, in the midst of its text."""
+
+    delta: TextOnlyDelta
+    index: Annotated[int, msgspec.Meta(ge=0, le=0)] | None = 0
+    finish_reason: _Empty = None
+    usage: None = None
+    logprobs: None = None
+
+
+class TextOnlyChunk(msgspec.Struct, gc=False):
+    """The usual chunk: msgspec refuses any that holds more than a piece of text."""
+
+    choices: tuple[TextOnlyChoice]
+    usage: None = None
+    error: None = None
+
+
+read_text = msgspec.json.Decoder(TextOnlyChunk).decode
 read_plain = msgspec.json.Decoder(Chunk).decode
 read_named = msgspec.json.Decoder(NamedChunk).decode
 

@@ -1,8 +1,8 @@
 """The chat completions API of OpenAI, and of everything compatible with it.
 
-`OpenAIChatDecoder.decode` is the hot path of the package: one call for each read, one
-turn of its loop for each token. The turn that does nothing but text of one choice is
-written out in it; everything else takes `_general`.
+`OpenAIChatDecoder.decode` is the hot path of the package: one call for each read. What
+is nothing but text of the first choice, nearly every token, is recognised by msgspec as
+it is read; everything else takes `_general`.
 
 What counts as the end: an accepted finish reason for every choice, and no error.
 Reading goes on after the first finish reason, because usage follows it and some proxies
@@ -30,6 +30,7 @@ from holystream.providers.chunks import (
     read_leniently,
     read_named,
     read_plain,
+    read_text,
 )
 from holystream.providers.logprobs import read_tokens
 from holystream.providers.refusals import read_refusal
@@ -95,6 +96,7 @@ class OpenAIChatDecoder:
         self._segment = segment
         # Until a chunk has told the answer's names, chunks are read with them.
         self._read: Callable[[bytes], Chunk] = read_named
+        self._only_text = False
         self._text_lengths: dict[int, int] = {}
         self._lengths: dict[_Channel, dict[int, int]] = {
             TextDelta: self._text_lengths,
@@ -155,66 +157,58 @@ class OpenAIChatDecoder:
         events: list[StreamEvent] = []
         if self.ended or self.failure is not None:
             return events
-        append = events.append
-        lengths = self._text_lengths
-        waiting = self._waiting
-        segment = self._segment
-        read = self._read
-        chunk: Chunk | None
-        for message in messages:
-            data = message.raw
-            try:
-                chunk = read(data)
-            except (ValueError, RecursionError):
-                chunk = None
-            else:
-                choices = chunk.choices
-                if (
-                    choices
-                    and len(choices) == 1
-                    and not chunk.error
-                    and chunk.usage is None
-                    and read is read_plain
-                    and not waiting
-                    and message.event != "error"
-                ):
-                    choice = choices[0]
-                    delta = choice.delta
-                    if (
-                        delta is not None
-                        and not choice.finish_reason
-                        and not choice.usage
-                        and not delta.tool_calls
-                        and not delta.reasoning_content
-                        and not delta.reasoning
-                        and not delta.refusal
-                        and not delta.function_call
-                        and (text := delta.content)
-                    ):
-                        index = choice.index or 0
-                        offset = lengths.get(index, 0)
-                        append(TextDelta(text, offset, index, segment, data))
-                        lengths[index] = offset + len(text)
-                        continue
-            if not self._general(message, chunk, events):
+        place = 0
+        while place < len(messages):
+            if self._only_text:
+                place = self._take_texts(messages, place, events)
+                if place == len(messages):
+                    break
+            before = len(events)
+            if not self._general(messages[place], events):
                 break
-            read = self._read
+            # The strict reading costs more than the other where it fails: it is worth a
+            # try only while text follows text.
+            self._only_text = (
+                self._read is read_plain
+                and not self._waiting
+                and len(events) == before + 1
+                and type(events[-1]) is TextDelta
+            )
+            place += 1
         return events
 
-    def _general(
-        self,
-        message: ServerSentEvent,
-        chunk: Chunk | None,
-        events: list[StreamEvent],
-    ) -> bool:
-        """Take any message; return whether to read on.
+    def _take_texts(
+        self, messages: Sequence[ServerSentEvent], place: int, events: list[StreamEvent]
+    ) -> int:
+        """Take messages that are text of the first choice and nothing else.
 
-        Args:
-            message: The message.
-            chunk: Its typed reading, or None if that failed.
-            events: Where its events are appended.
+        Returns:
+            The place of the first one that is not.
         """
+        append = events.append
+        segment = self._segment
+        offset = self._text_lengths.get(0, 0)
+        for message in messages[place:]:
+            if message.event == "error":
+                break
+            try:
+                text = read_text(message.raw).choices[0].delta.content
+            except (ValueError, RecursionError):
+                break
+            append(TextDelta(text, offset, 0, segment, message.raw))
+            offset += len(text)
+            place += 1
+        self._text_lengths[0] = offset
+        return place
+
+    def _general(self, message: ServerSentEvent, events: list[StreamEvent]) -> bool:
+        """Take any message, append its events, and return whether to read on."""
         data = message.raw
+        chunk: Chunk | None
+        try:
+            chunk = self._read(data)
+        except (ValueError, RecursionError):
+            chunk = None
         if message.event == "error":
             self._fail_with(data)
             return False

@@ -152,6 +152,7 @@ class HttpConnection:
         self._raw = response.raw = LineSafeRaw(response.raw, MAX_LINE_BYTES)
         self._lines = response.iter_lines()
         self._parser = EventParser(MAX_LINE_BYTES)
+        self._ended = False
 
     def next_batch(self) -> list[ServerSentEvent] | None:
         """Return the events that one read completes; None at a clean end.
@@ -163,6 +164,9 @@ class HttpConnection:
         while (lines := self.next_lines()) is not None:
             if batch := self._parser.feed(lines):
                 return batch
+        if self._ended:
+            return None
+        self._ended = True
         last = self._parser.close(self._raw.rest)
         return None if last is None else [last]
 
