@@ -170,7 +170,12 @@ def fault_of(error: Exception, phase: Phase, *, reused: bool, stopped: bool) -> 
 
 def is_reset(error: BaseException) -> bool:
     """Tell whether the peer reset the connection."""
-    return any(isinstance(link, ConnectionResetError) for link in _chain(error))
+    return any(
+        isinstance(link, ConnectionResetError)
+        # Http.client's name for an end without an answer.
+        and not isinstance(link, http.client.RemoteDisconnected)
+        for link in _chain(error)
+    )
 
 
 def forget_request(error: BaseException) -> None:
