@@ -141,7 +141,8 @@ class HttpConnection:
         response: requests.Response,
         guard: SocketGuard,
         request_id: str,
-        moved_to: str | None,
+        *,
+        moved_to: str | None = None,
     ) -> None:
         self.moved_to = moved_to
         self.headers = _lower(response.headers)
@@ -284,7 +285,7 @@ class HttpTransport:
                 moved_to = target if permanent else moved_to
                 continue
             if status == _OK and _is_event_stream(response):
-                return HttpConnection(response, guard, request_id, moved_to)
+                return HttpConnection(response, guard, request_id, moved_to=moved_to)
             raise self._refused(response, request.url, guard)
         raise guard.fault(
             FaultKind.REDIRECT, f"more than {MAX_REDIRECTS} redirects in a row"
