@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         prompt = _prompt(options)
         client = Client(
-            provider=_provider(options),
+            provider=provider_of(options),
             base_url=options.base_url,
             allow_http=options.allow_http,
         )
@@ -236,7 +236,8 @@ def _kept(output: Output) -> str:
     return f"the answer is partial: {output.written} characters were kept"
 
 
-def _provider(options: argparse.Namespace) -> str:
+def provider_of(options: argparse.Namespace) -> str:
+    """Return the provider's name: the one that was given, or what goes without."""
     # A key for the default provider is not sent to a URL that somebody typed.
     named: str | None = options.provider
     return named or ("openai-compatible" if options.base_url else "holysheep")
