@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -68,8 +69,7 @@ class _Recorder:
         self._prompts = prompts
         self._path = path
         self._numbers = itertools.count(1)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        self._file: int | None = os.open(path, flags, 0o600)
+        self._file = io.FileIO(path, "w", opener=_for_the_owner_alone)
         self._error: OSError | None = None
 
     def sending(
@@ -82,25 +82,27 @@ class _Recorder:
         return _Connection(self._write, next(self._numbers), request, discretion)
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        if self._file is None or self._error is not None:
+        if self._file.closed or self._error is not None:
             return
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         try:
-            if os.write(self._file, data) != len(data):
+            if self._file.write(data) != len(data):
                 raise OSError("the disk is full")  # noqa: TRY301 - as any other
         except OSError as error:
             self._error = error
 
     def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)
+        self._file.close()
         if self._error is not None:
             warnings.warn(
                 f"the recording {os.fspath(self._path)} is not whole: {self._error}",
                 RuntimeWarning,
                 stacklevel=5,
             )
+
+
+def _for_the_owner_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class _Connection:

@@ -182,6 +182,7 @@ def _end(
             peer.finish(clean=False)
         case Ending.RESET:
             peer.reset()
-        case Ending.SILENCE | Ending.LEFT:
+        case _:
+            # Silence; or nobody was there any more to hear what followed.
             peer.pause(math.inf)
     return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
 import stat
 import threading
 import time
@@ -271,6 +272,50 @@ def test_time_can_be_made_short(path, speed):
         assert requests.get(again.base_url, timeout=20).text == "data: {}\n\n"
 
 
+def observe(path, status, reads, body=None, **headers):
+    """Record what a wire of our own brings."""
+    with record(path):
+        watcher = observing.observer.get().sending("POST", "https://x/", body, {})
+        watcher.answered(status, headers)
+        for data in reads:
+            watcher.received(data)
+        watcher.ended(observing.Ending.COMPLETE)
+
+
+def test_reads_that_are_no_text_are_kept_as_they_were(path):
+    face = "\N{GRINNING FACE}".encode()
+    reads = [face[:2], face[2:], b"\xff\x00", b"text"]
+    observe(path, 200, reads, None, **{"content-type": "text/event-stream"})
+    assert [base64.b64decode(line.get("base64", "")) for line in lines(path)][1:-1] == [
+        *reads[:3],
+        b"",
+    ]
+    with replay(path) as again:
+        assert requests.get(again.base_url, timeout=20).content == b"".join(reads)
+
+
+def test_a_prompt_that_is_no_json_is_hidden_as_well(path):
+    observe(path, 500, [b"You said: ", b"tell me all"], b"tell me all")
+    assert bodies(path) == [b"You said: ***********"]
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+def test_a_connection_is_used_again_unless_the_client_does_not_want_to(
+    recorded, path, framing
+):
+    recorded(Script(framing=framing))
+    with replay(path) as again, requests.Session() as session:
+        again_and_again = [session.get(again.base_url, timeout=20) for _ in range(2)]
+        assert [response.status_code for response in again_and_again] == [200, 404]
+        assert again.connections == 1
+    with replay(path) as again:
+        response = requests.get(
+            again.base_url, headers={"Connection": "close"}, timeout=20
+        )
+        assert response.content == bodies(path)[0]
+        assert again.wait_until(lambda: not again.open_connections)
+
+
 # What must not be in a recording.
 
 
@@ -475,6 +520,21 @@ def test_a_full_disk_ends_the_recording_and_not_the_stream(path):
         assert ask(simulator.base_url) == (TEXT, None)
         with pytest.warns(RuntimeWarning, match=r"/dev/full is not whole: .*No space"):
             recording.__exit__(None, None, None)
+
+
+def test_a_line_that_is_not_whole_ends_the_recording(path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Simulator(text=TEXT) as simulator:
+        recording = record(path)
+        recording.__enter__()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            assert ask(simulator.base_url) == (TEXT, None)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.warns(RuntimeWarning, match="is not whole: the disk is full"):
+            recording.__exit__(None, None, None)
+    assert path.stat().st_size == 100
 
 
 def test_a_file_that_cannot_be_opened_is_told_at_once(tmp_path):
