@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 HELP = "find out why it does not work: key, network, TLS, buffering"
 
 _EPILOG: Final = """\
---stream asks the model for at most 200 tokens: 0.3 US cents for a model that takes
-15 dollars per million. holystream's own simulator is asked without it.
+--stream asks the model for at most 200 tokens: 0.3 US cents at 15 dollars per
+million. holystream's own simulator is asked without it.
 
 exit status:
     0  every check is ok, a warning or skipped
