@@ -26,6 +26,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from holystream.testing.discretion import Discretion, shown_headers
+from holystream.wire.http import place
 from holystream.wire.observing import observer
 
 if TYPE_CHECKING:
@@ -73,10 +74,13 @@ class _Recorder:
         self._error: OSError | None = None
 
     def sending(
-        self, method: str, place: str, body: bytes | None, headers: Mapping[str, str]
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> _Connection:
         discretion = Discretion(headers, None if self._prompts else body)
-        request = {"method": method, "place": place}
+        request = {"method": method}
+        with contextlib.suppress(ValueError):
+            # What is no URL cannot be shown in part.
+            request["place"] = place(url)
         if self._prompts and body is not None:
             request["body"] = discretion.hide(body).decode("utf-8", "replace")
         return _Connection(self._write, next(self._numbers), request, discretion)

@@ -272,7 +272,7 @@ class HttpTransport:
             response = watched(
                 functools.partial(self._send, request, request_id, guard),
                 request.method,
-                place(request.url),
+                request.url,
                 request.body,
                 {**request.headers, **request.secrets},
             )

@@ -51,13 +51,13 @@ class Observer(Protocol):
     """Watches whatever the thread that set it asks for."""
 
     def sending(
-        self, method: str, place: str, body: bytes | None, headers: Mapping[str, str]
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> Observation:
         """Return who watches the request that is about to be sent.
 
         Args:
             method: The HTTP method.
-            place: Scheme, host and path.
+            url: The URL: it may be none, and a key may be in its query.
             body: The body: the prompt is in it.
             headers: The headers beside those of every request: keys are in them.
         """
@@ -69,7 +69,7 @@ observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 def watched(
     send: Callable[[], requests.Response],
     method: str,
-    place: str,
+    url: str,
     body: bytes | None,
     headers: Mapping[str, str],
 ) -> requests.Response:
@@ -77,7 +77,7 @@ def watched(
     current = observer.get()
     if current is None:
         return send()
-    observation = current.sending(method, place, body, headers)
+    observation = current.sending(method, url, body, headers)
     try:
         response = send()
     except BaseException as error:

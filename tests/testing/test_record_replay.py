@@ -29,10 +29,14 @@ from holystream import (
     TextDelta,
     Timeouts,
 )
+from holystream.clocks import Deadline, ReadClocks
 from holystream.simulator import Script, Simulator
 from holystream.testing import record, replay
 from holystream.testing.discretion import Discretion
 from holystream.wire import observing
+from holystream.wire.faults import Fault, FaultKind
+from holystream.wire.http import HttpRequest, HttpTransport
+from holystream.wire.socketio import SocketGuard
 
 KEY = "sk-secret-0123456789abcdef"
 PROMPT = "Tell nobody that the vault's number is 4711, and be brief about it."
@@ -197,6 +201,33 @@ def test_an_unreachable_server_is_recorded_as_no_answer(path):
         "method": "POST",
         "place": "http://127.0.0.1:9/chat/completions",
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "https://me:secret@host:8/v1/chat?key=secret#secret",
+            "https://host:8/v1/chat",
+        ),
+        ("https://[secret", None),
+    ],
+)
+def test_of_a_url_only_the_place_is_recorded(path, url, shown):
+    with record(path):
+        watcher = observing.observer.get().sending("GET", url, None, {})
+        watcher.ended(observing.Ending.CUT)
+    assert "secret" not in path.read_text("utf-8")
+    assert lines(path)[0]["request"].get("place") == shown
+
+
+def test_a_url_that_is_none_is_told_as_ever():
+    with pytest.raises(Fault) as caught:
+        HttpTransport(connections=1, user_agent="test").open(
+            HttpRequest(url="https://[secret", body=None),
+            SocketGuard(ReadClocks(Timeouts(), Deadline())),
+        )
+    assert caught.value.kind is FaultKind.BAD_URL
 
 
 def test_a_redirect_is_recorded_and_followed_again(path):
