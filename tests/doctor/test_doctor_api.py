@@ -41,10 +41,9 @@ def test_an_answer_that_took_long_is_not_a_wrong_clock(case):
     """Anything between sending and receiving may have been the server's moment."""
 
     made = case("https://api.example/v1")
-    fault_free = api_reply("Wed, 01 Jan 2025 00:00:30 GMT", 1735689600, 1735689660)
-    made.__dict__["probe"] = fault_free
+    made.probe = api_reply("Wed, 01 Jan 2025 00:00:30 GMT", 1735689600, 1735689660)
     assert api.clock(made).status is Status.OK
-    made.__dict__["probe"] = api_reply("Wed, 01 Jan 2025 00:01:06 GMT", 0, 1735689660)
+    made.probe = api_reply("Wed, 01 Jan 2025 00:01:06 GMT", 0, 1735689660)
     finding = api.clock(made)
     assert finding.facts["skew_seconds"] == 6.0
     assert finding.problem == "clock.skewed"
@@ -52,10 +51,18 @@ def test_an_answer_that_took_long_is_not_a_wrong_clock(case):
 
 def api_reply(date, sent_at, answered_at):
     from holystream.cli.doctor.case import Reply
+    from holystream.errors import Phase
     from holystream.wire.faults import Answer
 
     said = Answer(status=200, headers={"date": date}, body=b"")
-    return Reply(fault=None, answer=said, sent_at=sent_at, answered_at=answered_at)
+    return Reply(
+        fault=None,
+        said="",
+        phase=Phase.BODY,
+        answer=said,
+        sent_at=sent_at,
+        answered_at=answered_at,
+    )
 
 
 @pytest.mark.parametrize(

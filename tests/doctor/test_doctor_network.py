@@ -135,3 +135,15 @@ def test_a_connect_that_is_never_answered_is_bounded(case):
         finding = network.tcp(made)
     assert finding.problem == "tcp.unreachable"
     assert "took too long" in finding.text
+
+
+def test_an_address_of_a_kind_that_this_machine_lacks_is_told(case, sim):
+    made = at(case, "127.0.0.1", sim.port)
+    network.dns(made)
+    # As where IPv6 is switched off: the socket itself cannot be made.
+    odd = (socket.AF_INET, socket.SOCK_RAW, 0, "", ("127.0.0.8", sim.port))
+    made.addresses.append(odd)
+    finding = network.tcp(made)
+    assert finding.problem == "tcp.partly"
+    assert "127.0.0.8" in finding.text
+    assert finding.facts["addresses"][1]["problem"]

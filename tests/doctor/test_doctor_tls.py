@@ -13,7 +13,7 @@ from cryptography import x509
 from hypothesis import given, strategies as st
 from loopback import Peer, answer, read_request
 
-from holystream.cli.doctor.certificate import read_certificate
+from holystream.cli.doctor.certificate import _element, _moment, read_certificate
 from holystream.cli.doctor.findings import Status
 
 
@@ -76,6 +76,27 @@ def test_a_bundle_that_does_not_exist_is_named(diagnose, tls_sim, environment, n
     assert name in finding.advice
 
 
+@pytest.mark.parametrize("content", [b"", b"no certificate", b"\xff\x00"])
+def test_a_bundle_that_holds_nothing_is_named(
+    diagnose, tls_sim, environment, tmp_path, content
+):
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(content)
+    environment.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    with tls_sim() as server:
+        finding = diagnose(server.base_url)["tls"]
+    assert finding.problem == "tls.bundle"
+    assert "holds no certificates" in finding.text
+
+
+def test_a_bundle_may_be_a_folder(diagnose, tls_sim, environment, tmp_path):
+    environment.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    with tls_sim() as server:
+        finding = diagnose(server.base_url)["tls"]
+    assert finding.problem == "tls.untrusted"
+    assert f"not trusted by REQUESTS_CA_BUNDLE ({tmp_path})" in finding.text
+
+
 def test_a_port_without_tls_is_told(diagnose):
     def converse(sock):
         sock.recv(65536)
@@ -111,21 +132,29 @@ def tunnel(port, login=None):
         if login and base64.b64encode(login) not in request:
             sock.sendall(answer(b"", status="407 Proxy Authentication Required"))
             return
-        sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        with (
-            socket.create_connection(("127.0.0.1", port)) as far,
-            selectors.DefaultSelector() as ready,
-        ):
-            ready.register(sock, selectors.EVENT_READ, far)
-            ready.register(far, selectors.EVENT_READ, sock)
-            while True:
-                for key, _ in ready.select():
-                    data = key.fileobj.recv(65536)
-                    if not data:
-                        return
-                    key.data.sendall(data)
+        if request:
+            pass_through(sock, port)
 
     return Peer(converse)
+
+
+def pass_through(sock, port):
+    sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    with (
+        socket.create_connection(("127.0.0.1", port)) as far,
+        selectors.DefaultSelector() as ready,
+    ):
+        ready.register(sock, selectors.EVENT_READ, far)
+        ready.register(far, selectors.EVENT_READ, sock)
+        while True:
+            for key, _ in ready.select():
+                data = key.fileobj.recv(65536)
+                # What TLS has taken off the socket already wakes no selector.
+                while getattr(key.fileobj, "pending", int)():
+                    data += key.fileobj.recv(65536)
+                if not data:
+                    return
+                key.data.sendall(data)
 
 
 @pytest.mark.usefixtures("trust")
@@ -156,6 +185,51 @@ def test_a_proxy_that_refuses_is_told(diagnose, tls_sim, environment):
     assert findings["tls"].problem == "tls.tunnel"
     assert "407" in findings["tls"].text
     assert "s3cret-pw" not in repr(findings)
+
+
+@pytest.mark.usefixtures("trust")
+@pytest.mark.parametrize(
+    "grudging",
+    [b"HTTP/1.1 403 Forbidden\r\n\r\n", b"", b"x" * 70000],
+    ids=["refused", "hangs up", "garbage"],
+)
+def test_a_certificate_that_cannot_be_seen_is_no_failure(
+    diagnose, tls_sim, environment, grudging
+):
+    """The library got through to it: that counts, and not what we see of it."""
+    asked = []
+
+    def converse(sock):
+        asked.append(read_request(sock))
+        # The first is of the check of tcp, the second of the library.
+        if len(asked) == 3:
+            sock.sendall(grudging)
+        elif asked[-1]:
+            pass_through(sock, server.port)
+
+    with tls_sim("api.example") as server, Peer(converse) as way:
+        environment.setenv("HTTPS_PROXY", f"http://127.0.0.1:{way.port}")
+        finding = diagnose("https://api.example/v1")["tls"]
+    assert finding.status is Status.OK, finding
+    assert finding.text.startswith("trusted by REQUESTS_CA_BUNDLE")
+
+
+@pytest.mark.usefixtures("trust")
+def test_what_is_behind_a_proxy_over_tls_is_left_to_the_library(
+    diagnose, tls_sim, environment, authority
+):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def converse(sock):
+        if read_request(sock):
+            pass_through(sock, server.port)
+
+    with tls_sim("api.example") as server, Peer(converse, tls=context) as way:
+        environment.setenv("HTTPS_PROXY", f"https://127.0.0.1:{way.port}")
+        finding = diagnose("https://api.example/v1")["tls"]
+    assert finding.status is Status.OK
+    assert finding.text.startswith("trusted by REQUESTS_CA_BUNDLE")
 
 
 def certificates():
@@ -199,3 +273,28 @@ def test_what_is_no_certificate_is_a_value_error(der, data):
 def test_half_a_certificate_is_none(der):
     with pytest.raises(ValueError, match="not a"):
         read_certificate(der)
+
+
+def test_a_certificate_of_the_first_version_has_no_version():
+    tbs, rest = _element(_element(DERS[0])[0])
+    fields = _element(tbs)[1]
+    old = wrapped(wrapped(fields) + rest)
+    assert read_certificate(old) == read_certificate(DERS[0])
+
+
+def wrapped(content):
+    length = len(content).to_bytes(2, "big")
+    return b"\x30\x82" + length + content
+
+
+@pytest.mark.parametrize(
+    ("tag", "text", "year"),
+    [
+        (0x17, b"490301000000Z", 2049),
+        (0x17, b"500301000000Z", 1950),
+        (0x17, b"690301000000Z", 1969),
+        (0x18, b"20500301000000Z", 2050),
+    ],
+)
+def test_years_of_two_digits_are_those_of_the_standard(tag, text, year):
+    assert _moment(tag, text) == dt.datetime(year, 3, 1, tzinfo=dt.UTC)

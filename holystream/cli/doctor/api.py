@@ -17,7 +17,7 @@ from holystream.wire.http import is_loopback
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holystream.cli.doctor.case import Case, Reply
+    from holystream.cli.doctor.case import Case
     from holystream.wire.faults import Answer
 
 _SKEW: Final = 5.0
@@ -65,7 +65,8 @@ def authentication(case: Case) -> Finding:
     reply = case.get(case.models_url, with_key=True) if case.key else case.probe
     answer = reply.answer
     if answer is None:
-        return _no_answer(case, reply)
+        phase = {"phase": reply.phase.name}
+        return found("authentication.no-answer", reply.said, phase)
     facts = {"status": answer.status}
     words = {"variable": case.profile.key_variable}
     text = f"GET {urlsplit(case.models_url).path} answered "
@@ -111,15 +112,6 @@ def _answered(case: Case, answer: Answer, text: str, facts: dict[str, Any]) -> F
     if without is not None and without.status in _REFUSED:
         return fine(f"{text} with the key, {without.status} without", facts)
     return found("authentication.open", f"{text} with the key and without", facts)
-
-
-def _no_answer(case: Case, reply: Reply) -> Finding:
-    fault = reply.fault
-    if fault is None:
-        return found("authentication.no-answer", "no answer")
-    detail = fault.detail if fault.detail != fault.kind.value else ""
-    text = ": ".join(filter(None, (fault.kind.value, case.clean(detail))))
-    return found("authentication.no-answer", text, {"phase": fault.phase.name})
 
 
 def _with_version(case: Case) -> str | None:

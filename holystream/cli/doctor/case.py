@@ -23,6 +23,7 @@ from holystream.wire.socketio import SocketGuard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holystream.errors import Phase
     from holystream.providers.profile import Profile
     from holystream.resilience.endpoints import APIKey
 
@@ -36,12 +37,16 @@ class Reply:
 
     Attributes:
         fault: Why it is no event stream.
+        said: The same, in words for a person.
+        phase: How far the request got.
         answer: Status, headers and the beginning of the body; None if there is none.
         sent_at: When it was sent, in seconds since 1970 by our clock.
         answered_at: When it was answered.
     """
 
     fault: Fault | None
+    said: str
+    phase: Phase
     answer: Answer | None
     sent_at: float
     answered_at: float
@@ -172,19 +177,24 @@ class Case:
             self.profile.key_headers(self.key.reveal()) if with_key and self.key else {}
         )
         request = HttpRequest(url=url, body=None, method="GET", secrets=secrets)
-        fault, answer = None, None
+        fault, said = None, ""
+        guard = self.guard()
         sent_at = time.time()
         try:
-            connection = self._transport.open(request, self.guard())
+            connection = self._transport.open(request, guard)
         except Fault as refusal:
             # Anything that is no event stream is one, a good list of models too.
             fault, answer = refusal, refusal.answer
+            parts = dict.fromkeys((fault.kind.value, fault.detail))
+            said = self.clean(": ".join(filter(None, parts)))
         else:
             # It has the type of an event stream, or none at all.
             answer = Answer(status=200, headers=connection.headers, body=b"")
             connection.close()
         return Reply(
             fault=fault,
+            said=said,
+            phase=guard.phase,
             answer=answer,
             sent_at=sent_at,
             answered_at=time.time(),

@@ -43,23 +43,23 @@ def tls(case: Case) -> Finding:
         return skipped("http:// has none")
     bundle, variable = case.route.bundle, case.route.bundle_variable
     facts: dict[str, Any] = {"bundle": bundle}
-    if bundle is not None and not Path(bundle).exists():
-        text = f"{variable} names {case.clean(bundle)}, which does not exist"
+    if bundle is not None and (complaint := _unusable(Path(bundle))):
+        text = f"{variable} names {case.clean(bundle)}, which {complaint}"
         return found("tls.bundle", text, facts, {"variable": variable})
     trusted_by = f"{variable} ({case.clean(bundle)})" if bundle else "certifi's bundle"
-    fault = case.probe.fault
+    probe = case.probe
+    fault = probe.fault
     untrusted = fault is not None and fault.kind is FaultKind.CERTIFICATE
     if fault is not None and fault.phase is Phase.CONNECT and not untrusted:
         problem = "tls.tunnel" if fault.kind is FaultKind.PROXY else "tls.failed"
-        return found(problem, case.clean(str(fault)), facts)
+        return found(problem, probe.said, facts)
     seen = _look(case, facts)
     described = ""
     if seen is not None:
         described = f"certificate of {facts['subject']} by {facts['issuer']}"
     if fault is not None and untrusted:
         problem, reason = _why(fault)
-        text = f"{reason}: " if reason else ""
-        text += described or "the certificate could not be read"
+        text = f"{reason}: {described or 'the certificate could not be read'}"
         if seen and problem in {"tls.expired", "tls.not-yet-valid"}:
             text += f", valid from {_day(seen.not_before)} to {_day(seen.not_after)}"
         if problem == "tls.untrusted":
@@ -71,6 +71,18 @@ def tls(case: Case) -> Finding:
     left = seen.not_after - dt.datetime.now(dt.UTC)
     text = f"{facts['version']}, {described}, {text}, until {_day(seen.not_after)}"
     return found("tls.expires-soon", text, facts) if left < _SOON else fine(text, facts)
+
+
+def _unusable(bundle: Path) -> str | None:
+    """Say what is wrong with a bundle of certificates, if anything is."""
+    if not bundle.exists():
+        return "does not exist"
+    try:
+        if bundle.is_file():
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(bundle)
+    except OSError:
+        return "holds no certificates that can be read"
+    return None
 
 
 def _look(case: Case, facts: dict[str, Any]) -> Certificate | None:
@@ -133,15 +145,18 @@ def _tunnel(case: Case, sock: socket.socket) -> None:
 
 def _why(fault: Fault) -> tuple[str, str]:
     """Return the problem, and OpenSSL's words for it."""
-    todo: list[Any] = [fault.__cause__]
-    for error in todo:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            problem = _CODES.get(error.verify_code, "tls.untrusted")
-            return problem, error.verify_message.rstrip(".")
-        if isinstance(error, BaseException):
-            links = (error.__cause__, error.__context__, getattr(error, "reason", None))
-            todo += [link for link in (*links, *error.args) if not _is_in(link, todo)]
-    return "tls.untrusted", fault.detail
+    links: list[Any] = [fault.__cause__]
+    for link in links:
+        if isinstance(link, BaseException):
+            reason = getattr(link, "reason", None)
+            nearby = (link.__cause__, link.__context__, reason, *link.args)
+            links += [each for each in nearby if not _is_in(each, links)]
+    # One of them is what made it a fault of this kind.
+    error = next(
+        link for link in links if isinstance(link, ssl.SSLCertVerificationError)
+    )
+    problem = _CODES.get(error.verify_code, "tls.untrusted")
+    return problem, error.verify_message.rstrip(".")
 
 
 def _is_in(link: object, links: list[Any]) -> bool:
