@@ -45,6 +45,10 @@ else:
     Rare = None
 
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What the typed readings raise; in older versions a MsgspecError is no ValueError."""
+
+
 class Malformed(ValueError):
     """An event cannot be read. Its message says where, never what it holds."""
 

@@ -23,6 +23,7 @@ from holystream.events import (
 )
 from holystream.providers.chunks import (
     DONE,
+    UNREADABLE,
     Malformed,
     NamedChunk,
     NotJSON,
@@ -193,7 +194,7 @@ class OpenAIChatDecoder:
                 break
             try:
                 text = read_text(message.raw).choices[0].delta.content
-            except (ValueError, RecursionError):
+            except UNREADABLE:
                 break
             append(TextDelta(text, offset, 0, segment, message.raw))
             offset += len(text)
@@ -207,7 +208,7 @@ class OpenAIChatDecoder:
         chunk: Chunk | None
         try:
             chunk = self._read(data)
-        except (ValueError, RecursionError):
+        except UNREADABLE:
             chunk = None
         if message.event == "error":
             self._fail_with(data)

@@ -384,9 +384,7 @@ class StreamRetryState(RetryCallState):
         start: float,
         uniform: Callable[[float, float], float],
     ) -> None:
-        retrying = Retrying(
-            wait=policy.wait, stop=policy.stop, retry=policy.retry, name="holystream"
-        )
+        retrying = Retrying(wait=policy.wait, stop=policy.stop, retry=policy.retry)
         super().__init__(retrying, None, (), {})
         self.start_time = start
         self.uniform = uniform

@@ -513,7 +513,6 @@ class TestTenacity:
                     retry_state.seconds_since_start,
                     retry_state.idle_for,
                     retry_state.upcoming_sleep,
-                    retry_state.get_fn_name(),
                 )
             )
             return 5.0
@@ -525,9 +524,9 @@ class TestTenacity:
         progress.progressed(31.0)
         progress.failed(lost(), 40.0, NEVER)
         assert seen == [
-            (ServerError, 1, 10.0, 10.0, 0.0, 0.0, "holystream"),
-            (ConnectionLost, 2, 10.0, 20.0, 5.0, 5.0, "holystream"),
-            (ConnectionLost, 1, 10.0, 30.0, 10.0, 0.0, "holystream"),
+            (ServerError, 1, 10.0, 10.0, 0.0, 0.0),
+            (ConnectionLost, 2, 10.0, 20.0, 5.0, 5.0),
+            (ConnectionLost, 1, 10.0, 30.0, 10.0, 0.0),
         ]
 
     def test_nothing_tries_again_what_was_cancelled(self):
