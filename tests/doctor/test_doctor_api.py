@@ -106,6 +106,14 @@ def test_a_server_that_repeats_the_key(diagnose, serve):
     assert diagnose(serve(respond))["authentication"].stops
 
 
+def test_a_key_that_cannot_be_one_is_not_tried(diagnose, sim, environment):
+    environment.setenv("HOLYSTREAM_API_KEY", '"sk-0815"')
+    findings = diagnose(sim.base_url)
+    assert findings["tcp"].status is Status.OK
+    assert findings["authentication"].text == "needs key"
+    assert not any("authorization" in request.headers for request in sim.requests)
+
+
 def test_a_key_that_is_missing(diagnose, sim, environment):
     environment.delenv("HOLYSTREAM_API_KEY")
     finding = diagnose(sim.base_url)["authentication"]
