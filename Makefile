@@ -46,7 +46,7 @@ bench: $(VENV)/.bench
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* \
-		.hypothesis .mypy_cache .pytest_cache .ruff_cache
+		.peers .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is installed, by stamp: each of these holds everything that .core does.

@@ -99,7 +99,9 @@ class SocketGuard:
         Raises:
             Fault: The attempt was stopped already.
         """
-        handle = socket.fromfd(sock.fileno(), sock.family, sock.type)
+        # TLS inside TLS wraps a socket instead of being one.
+        plain = getattr(sock, "socket", sock)
+        handle = socket.fromfd(plain.fileno(), plain.family, plain.type)
         with self._lock:
             previous, self._handle = self._handle, handle
         if previous is not None:
@@ -267,7 +269,12 @@ def connect(
     """
     failure: OSError | None = None
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            # Such as IPv6 where the machine has none.
+            failure = error
+            continue
         try:
             guard.adopt(sock)
             for option in options:
