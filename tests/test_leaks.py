@@ -13,6 +13,7 @@ from loopback import Reader, client_for, nothing_left_behind, open_files, until
 
 from holystream import (
     DeadlineExceeded,
+    FirstTokenTimeout,
     PrioritySemaphore,
     QueueTimeout,
     RetryPolicy,
@@ -28,7 +29,6 @@ from holystream.stream import StreamState
 
 TEXT = "A leak is a drop that nobody counts, until the boat is full. " * 5
 FAST = RetryPolicy(attempts=2, base=0.0005, cap=0.001)
-SHORT = Timeouts(connect=5, first_token=0.02, idle=0.02, token_idle=0.02, queue=0.02)
 
 
 class Harbour:
@@ -136,18 +136,26 @@ def asked_to_wait_too_long(harbour):
     fails(harbour.stream(Script(status=429, headers={"Retry-After": "9999"})))
 
 
+def always(script):
+    """Make a request bring its script: the server may read it when we have left."""
+    return {"X-Simulator": str(script)}
+
+
 def silence(harbour):
-    script = Script(stall_at=900)
-    fails(harbour.stream(script, timeout=SHORT), StreamInterrupted)
+    headers = always(Script(stall_at=900))
+    timeout = Timeouts(first_token=30, idle=0.02)
+    fails(harbour.stream(extra_headers=headers, timeout=timeout), StreamInterrupted)
 
 
 def no_answer(harbour):
-    script = Script(stall_headers=True, times=2)
-    fails(harbour.stream(script, timeout=SHORT))
+    headers = always(Script(stall_headers=True))
+    timeout = Timeouts(first_token=0.02)
+    fails(harbour.stream(extra_headers=headers, timeout=timeout), FirstTokenTimeout)
 
 
 def deadline(harbour):
-    fails(harbour.stream(Script(stall_at=900), deadline=0.02), DeadlineExceeded)
+    headers = always(Script(stall_at=900))
+    fails(harbour.stream(extra_headers=headers, deadline=0.02), DeadlineExceeded)
 
 
 def queue_timeout(harbour):
@@ -155,7 +163,7 @@ def queue_timeout(harbour):
     with contextlib.ExitStack() as stack:
         for _ in range(pool.limit):
             stack.enter_context(pool.acquire())
-        fails(harbour.stream(timeout=SHORT), QueueTimeout)
+        fails(harbour.stream(timeout=Timeouts(queue=0.02)), QueueTimeout)
 
 
 def cancelled_in_a_read(harbour):

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from holystream.wire.socketio import SocketGuard
 
-_TLS_RECORD_BYTES = 16384
-
 current_guard: contextvars.ContextVar[SocketGuard] = contextvars.ContextVar("guard")
 
 
@@ -76,18 +74,16 @@ class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
         if self.sock is None:
             self.connect()
         guard = current_guard.get()
-        # TLS grants the socket's timeout to each record; here all share one clock. Of a
-        # memoryview http.client prints no content, whatever its debug level.
-        for start in range(0, len(data), _TLS_RECORD_BYTES):
-            seconds, clock = guard.next_wait()
-            self.sock.settimeout(seconds)
-            began = guard.now()
-            try:
-                super().send(memoryview(data)[start : start + _TLS_RECORD_BYTES])
-            except TimeoutError:
-                guard.check()
-                raise guard.ran_out(clock) from None
-            guard.clocks.waited(guard.now() - began)
+        seconds, clock = guard.next_wait()
+        self.sock.settimeout(seconds)
+        began = guard.now()
+        try:
+            # Of a memoryview http.client prints no content, whatever its debug level.
+            super().send(memoryview(data))
+        except TimeoutError:
+            guard.check()
+            raise guard.ran_out(clock) from None
+        guard.clocks.waited(guard.now() - began)
 
     def response_class(  # type: ignore[override]  # http.client only calls it
         self, sock: Any, *args: Any, **kwargs: Any
