@@ -29,13 +29,8 @@ from holystream.settings import (
     endpoint_of,
 )
 from holystream.stream import Stream
-from holystream.wire.http import (
-    HttpConnection,
-    HttpRequest,
-    HttpTransport,
-    as_a_browser,
-    origin,
-)
+from holystream.wire.http import HttpConnection, HttpTransport
+from holystream.wire.request import HttpRequest, as_a_browser, origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,8 @@ import msgspec
 from holystream.errors import StreamClosed
 from holystream.feed import Comment
 from holystream.wire.faults import FaultKind
-from holystream.wire.http import MAX_LINE_BYTES, origin
+from holystream.wire.http import MAX_LINE_BYTES
+from holystream.wire.request import origin
 from holystream.wire.sse import EventParser, ServerSentEvent
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from holystream.driver import Driver, StreamState
     from holystream.feed import Feed, Notice
-    from holystream.wire.http import HttpConnection, HttpRequest, HttpTransport
+    from holystream.wire.http import HttpConnection, HttpTransport
+    from holystream.wire.request import HttpRequest
     from holystream.wire.socketio import SocketGuard
 
 

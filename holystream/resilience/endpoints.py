@@ -15,7 +15,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Final
 
 from holystream.errors import ConfigurationError, InvalidAPIKey
-from holystream.wire.http import is_loopback
+from holystream.wire.request import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable

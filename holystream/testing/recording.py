@@ -26,8 +26,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from holystream.testing.discretion import Discretion, shown_headers
-from holystream.wire.http import place
 from holystream.wire.observing import observer
+from holystream.wire.request import place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -35,7 +35,8 @@ from holystream.testing import record, replay
 from holystream.testing.discretion import Discretion
 from holystream.wire import observing
 from holystream.wire.faults import Fault, FaultKind
-from holystream.wire.http import HttpRequest, HttpTransport
+from holystream.wire.http import HttpTransport
+from holystream.wire.request import HttpRequest
 from holystream.wire.socketio import SocketGuard
 
 KEY = "sk-secret-0123456789abcdef"

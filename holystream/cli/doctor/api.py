@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from holystream.cli.doctor.findings import Finding, fine, found, skipped
-from holystream.wire.http import is_loopback
+from holystream.wire.request import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,7 +17,8 @@ from holystream.clocks import Deadline, ReadClocks, Timeouts
 from holystream.providers.registry import provider
 from holystream.resilience.redact import fit_for_a_message, one_line_each
 from holystream.wire.faults import Answer, Fault
-from holystream.wire.http import HttpRequest, HttpTransport, origin, place
+from holystream.wire.http import HttpTransport
+from holystream.wire.request import HttpRequest, origin, place
 from holystream.wire.socketio import SocketGuard
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from holystream.cli.doctor.findings import Finding, fine, found
 from holystream.cli.exits import reworded
 from holystream.errors import ConfigurationError, InvalidAPIKey
 from holystream.resilience.endpoints import check_base_url, check_key
-from holystream.wire.http import is_loopback
+from holystream.wire.request import is_loopback
 
 if TYPE_CHECKING:
     from holystream.cli.doctor.case import Case
