@@ -12,7 +12,12 @@ from holystream.event_source import EventSource, FeedConnector
 from holystream.exchange import Exchange
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
 from holystream.providers.chat_request import chat_request, encode
-from holystream.providers.registry import DEFAULT, provider as find_provider
+from holystream.providers.registry import (
+    COMPATIBLE,
+    DEFAULT,
+    provider as find_provider,
+)
+from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
 from holystream.settings import (
     OUR_HEADERS,
@@ -26,6 +31,7 @@ from holystream.settings import (
     checked_retry,
     checked_stream_id,
     checked_url,
+    checked_verify,
     endpoint_of,
 )
 from holystream.stream import Stream
@@ -59,7 +65,9 @@ class Client:
             ``HOLYSHEEP_API_KEY``, ``OPENAI_API_KEY`` for "openai" and so on.
         provider: "holysheep", "openai", "azure", "deepseek", "openrouter", "mistral",
             "vllm", "llama.cpp", "ollama", "openai-compatible" for any server that
-            speaks OpenAI's chat completions, or a `Profile` of your own.
+            speaks OpenAI's chat completions, or a `Profile` of your own. By default
+            "holysheep", or "openai-compatible" where ``base_url`` is given, so that
+            the key of the one never goes to the other.
         model: The model of streams that name none.
         base_url: Where the API is, ``/v1`` or the like included; by default the
             provider's own.
@@ -90,7 +98,7 @@ class Client:
         self,
         api_key: str | None = None,
         *,
-        provider: str | Profile = DEFAULT,
+        provider: str | Profile | None = None,
         model: str | None = None,
         base_url: str | None = None,
         timeout: Timeouts | float | tuple[float, float] | None = None,
@@ -102,9 +110,14 @@ class Client:
         allow_http: bool = False,
         verify: bool | str = True,
     ) -> None:
+        key = None if api_key is None else APIKey(api_key)
+        # An error's traceback may be shown with its variables.
+        del api_key
+        if provider is None:
+            provider = DEFAULT if base_url is None else COMPATIBLE
         self._provider = find_provider(provider)
         self._endpoint = endpoint_of(
-            self._provider.profile, api_key, base_url, allow_http=allow_http
+            self._provider.profile, key, base_url, allow_http=allow_http
         )
         self._settings = Settings().changed(
             model=model,
@@ -118,7 +131,9 @@ class Client:
             PrioritySemaphore(DEFAULT_PERMITS) if pool is None else checked_pool(pool)
         )
         self._transport = HttpTransport(
-            connections=self.pool.limit, user_agent=_user_agent(), verify=verify
+            connections=self.pool.limit,
+            user_agent=_user_agent(),
+            verify=checked_verify(verify),
         )
         # Connections of streams that were dropped unread; closed by the next stream.
         self._abandoned: collections.deque[Connection[Any]] = collections.deque()
@@ -382,6 +397,9 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_settings"):
+            # Shown by a traceback of its own making.
+            return "<Client>"
         return (
             f"<Client provider={self._provider.profile.name!r} "
             f"base_url={self._endpoint.base_url!r} model={self._settings.model!r}>"

@@ -131,9 +131,10 @@ class Driver(Generic[Message, Event]):
 
     def _step(self) -> bool:
         """Advance, alone."""
-        # Whoever holds the lock of a cancelled stream is about to leave.
+        # Whoever holds the lock of a stream that is over is about to leave.
         if not self._reading.acquire(blocking=False) and not (
-            self._token.cancelled and self._reading.acquire(timeout=_LEAVING)
+            (self._token.cancelled or self._exchange.complete)
+            and self._reading.acquire(timeout=_LEAVING)
         ):
             raise StreamInUse(
                 "another thread is reading this stream: one reads, any may cancel"

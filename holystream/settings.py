@@ -7,13 +7,19 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from holystream.clocks import Timeouts, check_seconds
 from holystream.errors import ConfigurationError, InvalidAPIKey, InvalidRequest
 from holystream.events import Guarantee
-from holystream.resilience.endpoints import Endpoint, check_base_url, check_key
+from holystream.resilience.endpoints import (
+    APIKey,
+    Endpoint,
+    check_base_url,
+    check_key,
+)
 from holystream.resilience.pool import PRIORITIES, Priority, PrioritySemaphore
 from holystream.resilience.retry import RetryPolicy
 from holystream.resume import DEFAULT_STRATEGIES, ResumeStrategy, strategies
@@ -81,7 +87,7 @@ class Settings:
 
 
 def endpoint_of(
-    profile: Profile, api_key: str | None, base_url: str | None, *, allow_http: bool
+    profile: Profile, api_key: APIKey | None, base_url: str | None, *, allow_http: bool
 ) -> Endpoint:
     """Return where to send requests, with the key from the argument or environment."""
     url = profile.base_url if base_url is None else base_url
@@ -92,9 +98,9 @@ def endpoint_of(
         )
     key = None
     if api_key is not None:
-        key = check_key(api_key, "api_key=")
-    elif variable := os.environ.get(profile.key_variable):
-        key = check_key(variable, profile.key_variable)
+        key = check_key(api_key.reveal(), "api_key=")
+    elif os.environ.get(profile.key_variable):
+        key = check_key(os.environ[profile.key_variable], profile.key_variable)
     elif profile.key_required:
         raise InvalidAPIKey(
             f"no API key: set the environment variable {profile.key_variable} or pass "
@@ -143,6 +149,15 @@ def checked_pool(pool: PrioritySemaphore) -> PrioritySemaphore:
             f"pool= takes a PrioritySemaphore, not {type(pool).__name__}"
         )
     return pool
+
+
+def checked_verify(verify: bool | str) -> bool | str:  # noqa: FBT001 - as in requests
+    """Return ``verify``, if it is a switch or the path of a CA bundle that exists."""
+    if _is(verify, bool) or (_is(verify, str) and Path(str(verify)).exists()):
+        return verify
+    raise ConfigurationError(
+        f"verify= takes True, or the path of a CA bundle that exists, not {verify!r}"
+    )
 
 
 def checked_priority(priority: Priority) -> Priority:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import threading
+import traceback
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -182,7 +183,7 @@ class TestBadInput:
         if isinstance(key, str) and key:
             monkeypatch.setenv("HOLYSHEEP_API_KEY", key)
             with pytest.raises(InvalidAPIKey, match="HOLYSHEEP_API_KEY") as caught:
-                Client(base_url=simulator.base_url)
+                Client(provider="holysheep", base_url=simulator.base_url)
             assert_clear(caught.value)
 
     def test_a_retry_object_of_tenacity_is_told_where_to_go(self, client):
@@ -215,10 +216,44 @@ class TestKeys:
 
     def test_from_the_environment(self, simulator, monkeypatch):
         monkeypatch.setenv("HOLYSHEEP_API_KEY", "sk-from-the-environment")
-        with at(simulator, key=None) as client:
+        with at(simulator, key=None, provider="holysheep") as client:
             client.stream("Hello").until_done()
         (request,) = simulator.requests
         assert request.headers["authorization"] == "Bearer sk-from-the-environment"
+
+    def test_the_key_of_the_default_provider_stays_with_it(
+        self, simulator, monkeypatch
+    ):
+        monkeypatch.setenv("HOLYSHEEP_API_KEY", "sk-from-the-environment")
+        monkeypatch.delenv("HOLYSTREAM_API_KEY", raising=False)
+        with at(simulator, key=None) as client:
+            client.stream("Hello").until_done()
+        (request,) = simulator.requests
+        assert "authorization" not in request.headers
+
+    @pytest.mark.parametrize("key", ["Bearer sk-shown-9f2c", "sk-shown-9f2c\n", 5])
+    def test_a_refused_key_is_in_no_variable_of_the_traceback(self, key):
+        with pytest.raises(InvalidAPIKey) as caught:
+            Client(key)
+        shown = traceback.TracebackException.from_exception(
+            caught.value, capture_locals=True
+        )
+        frames = [frame for frame in shown.stack if "/holystream/" in frame.filename]
+        assert frames
+        assert not any("9f2c" in str(frame.locals) for frame in frames)
+
+    def test_a_client_that_could_not_be_made_can_be_shown(self):
+        with pytest.raises(ConfigurationError) as caught:
+            Client("sk-abcdefgh1234", timeout="5")
+        shown = traceback.TracebackException.from_exception(
+            caught.value, capture_locals=True
+        )
+        assert "<Client>" in str([frame.locals for frame in shown.stack])
+        assert "sk-abcdefgh1234" not in str([f.locals for f in shown.stack[1:]])
+
+    def test_a_ca_bundle_that_does_not_exist_is_told_at_once(self):
+        with pytest.raises(ConfigurationError, match=r"verify=.*no-such\.pem"):
+            Client("sk-abcdefgh1234", verify="no-such.pem")
 
     @pytest.mark.parametrize("value", [None, ""])
     def test_none_at_all_names_the_variable(self, monkeypatch, value):

@@ -622,3 +622,35 @@ class TestCarelessness:
         assert client.pool.statistics().in_use == 0
         with pytest.raises(StreamClosed):
             next(stream)
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_a_close_that_drains_leaves_the_reader_its_clean_end(
+    simulator, client, framing
+):
+    """The closing thread holds the stream for as long as the server lingers."""
+    simulator.play(Script(linger=20, framing=framing))
+    stream = client.stream("hello")
+    finished, closing = threading.Event(), threading.Event()
+    seen = []
+
+    def read():
+        for event in stream:
+            seen.append(event)
+            if isinstance(event, Finished):
+                finished.set()
+                closing.wait(20)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert finished.wait(20)
+    closer = threading.Thread(target=stream.close)
+    closer.start()
+    while not stream._driver._reading.locked() and closer.is_alive():
+        pass
+    closing.set()
+    reader.join(20)
+    closer.join(20)
+    assert isinstance(seen[-1], Finished)
+    assert stream.state is StreamState.DONE
+    assert list(stream) == []

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 HELP = "ask a model; the answer goes to stdout as it arrives"
 
 _EPILOG: Final = """\
-The key is read from HOLYSHEEP_API_KEY, or from HOLYSTREAM_API_KEY for
-openai-compatible servers (local ones need none). Standard input is read to its
+The key is read from the provider's own variable: HOLYSHEEP_API_KEY, OPENAI_API_KEY
+and so on, HOLYSTREAM_API_KEY for openai-compatible servers (local ones need none).
+Standard input is read to its
 end unless it is a terminal: in a loop that reads a file, add </dev/null.
 """
 
@@ -40,13 +41,15 @@ _WHOLE: Final = (None, "stop", "eos", "end_turn")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``holystream ask``."""
+    from holystream.providers.registry import PROFILES  # noqa: PLC0415 - as in run()
+
     parser.epilog = f"{_EPILOG}\n{table()}"
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="what to ask; words are joined")
     add("--model", metavar="NAME", required=True, help="such as deepseek-v3.2")
     add(
         "--provider",
-        choices=("holysheep", "openai-compatible"),
+        choices=tuple(PROFILES),
         help="default: holysheep, or openai-compatible if --base-url is given",
     )
     add("--base-url", metavar="URL", help="where the API is, /v1 or the like included")

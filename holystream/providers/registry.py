@@ -17,10 +17,13 @@ from holystream.providers.profile import Prefill, Profile
 if TYPE_CHECKING:
     from holystream.providers.base import Provider
 
-__all__ = ["DEFAULT", "PROFILES", "profile", "provider", "table"]
+__all__ = ["COMPATIBLE", "DEFAULT", "PROFILES", "profile", "provider", "table"]
 
 DEFAULT: Final = "holysheep"
 """The provider of a client that names none."""
+
+COMPATIBLE: Final = "openai-compatible"
+"""The provider of a client that names none, but a base URL."""
 
 _TABLE: Final = "profiles.toml"
 

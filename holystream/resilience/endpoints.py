@@ -132,10 +132,13 @@ def check_key(value: str, source: str) -> APIKey:
         raise InvalidAPIKey(
             f"the API key from {source} must be a str, not {type(value).__name__}"
         )
-    for applies, complaint in _PROBLEMS:
-        if applies(value):
-            raise InvalidAPIKey(f"the API key from {source} {complaint}")
-    return APIKey(value)
+    complaint = next((text for applies, text in _PROBLEMS if applies(value)), None)
+    key = APIKey(value)
+    # An error's traceback may be shown with its variables.
+    del value
+    if complaint is not None:
+        raise InvalidAPIKey(f"the API key from {source} {complaint}")
+    return key
 
 
 def check_base_url(url: str, *, allow_http: bool, has_key: bool) -> str:
@@ -176,8 +179,8 @@ def check_base_url(url: str, *, allow_http: bool, has_key: bool) -> str:
     shown = "" if "@" in url else f" (it is {url!r})"
     if parts.scheme not in {"http", "https"}:
         raise ConfigurationError(
-            "base_url must begin with https://, as in https://api.holysheep.ai/v1"
-            + shown
+            "base_url must begin with https://, as in https://api.holysheep.ai/v1, or "
+            "for a server on this machine with http://" + shown
         )
     if not host or port == 0 or not _HOST.fullmatch(_bare(parts.netloc)):
         raise ConfigurationError("base_url has no host that could be called" + shown)
