@@ -70,8 +70,11 @@ class Timeouts:
             connect, read = timeout
         else:
             connect = read = timeout
-        check_seconds(connect, "timeout (connect)")
-        check_seconds(read, "timeout (read)")
+        if isinstance(timeout, tuple):
+            check_seconds(connect, "timeout= (connect)")
+            check_seconds(read, "timeout= (read)")
+        else:
+            check_seconds(read, "timeout=")
         return cls(
             connect=connect,
             first_token=read,

@@ -61,7 +61,8 @@ class Stream:
         """The text of the first choice, piece by piece; closing it closes the stream.
 
         It only appends: where the answer is written anew it raises `RestartRequired`,
-        after which a new ``text_stream`` yields the new text from its start.
+        after which a new ``text_stream`` yields the new text from its start. Like the
+        stream, it yields what is still to come: after the end, nothing.
         """
         return TextStream(self._exchange, self._driver)
 

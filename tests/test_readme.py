@@ -86,7 +86,7 @@ def test_six_lines_print_the_answer(reader, simulator, capsys):
 
 def test_another_server_needs_only_its_base_url(reader, simulator, monkeypatch):
     monkeypatch.delenv("HOLYSHEEP_API_KEY")
-    code = _example(README, "openai-compatible")
+    code = _example(README, "base_url=")
     assert "http://localhost:8000/v1" in code
     _run(code.replace("http://localhost:8000/v1", simulator.base_url), reader)
     with reader["client"] as client:
@@ -159,6 +159,20 @@ def test_django_view(reader, simulator):
     assert b"".join(response.streaming_content).decode() == ANSWER
     response.close()
     assert reader["client"].pool.statistics().in_use == 0
+
+
+def test_a_broken_answer_is_marked(reader, simulator):
+    _run(_example(README, "def marked(stream)"), reader)
+    client = reader["client"]
+    assert "".join(reader["marked"](client.stream("Count to three"))) == ANSWER
+    body = simulator.body({"model": "deepseek-v3.2", "messages": []})
+    simulator.play(Script(cut_at=body.index(b"data: [DONE]") // 2, times=0))
+    text = "".join(reader["marked"](client.stream("Count to three")))
+    assert text.endswith(" [the answer broke off]")
+    left = reader["marked"](client.stream("Count to three", deterministic=True))
+    next(left)
+    left.close()
+    assert client.pool.statistics().in_use == 0
 
 
 def test_notebook_cell(reader, capsys):
