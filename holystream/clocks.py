@@ -135,12 +135,15 @@ class ReadClocks:
     runs. Each of the others counts the seconds spent waiting in reads.
     """
 
-    __slots__ = ("_deadline", "_running", "_timeouts")
+    __slots__ = ("_clock", "_deadline", "_seconds", "_timeouts", "_token_idle")
 
     def __init__(self, timeouts: Timeouts, deadline: Deadline) -> None:
         self._timeouts = timeouts
         self._deadline = deadline
-        self._running: dict[Clock, float] = {Clock.FIRST_TOKEN: timeouts.first_token}
+        # The one that always runs, and what is left of it; token_idle beside it.
+        self._clock = Clock.FIRST_TOKEN
+        self._seconds = timeouts.first_token
+        self._token_idle = math.inf
 
     @property
     def connect(self) -> float:
@@ -149,44 +152,46 @@ class ReadClocks:
 
     def left(self, now: float) -> tuple[float, Clock]:
         """Return the least time left on any running clock, and which one it is."""
-        clock = min(self._running, key=self._running.__getitem__)
-        seconds = max(0.0, self._running[clock])
-        until_deadline = self._deadline.left(now)
+        seconds, clock = self._seconds, self._clock
+        if self._token_idle < seconds:
+            seconds, clock = self._token_idle, Clock.TOKEN_IDLE
+        until_deadline = self._deadline.at - now
         if until_deadline < seconds:
-            return until_deadline, Clock.DEADLINE
-        return seconds, clock
+            seconds, clock = until_deadline, Clock.DEADLINE
+        return max(0.0, seconds), clock
 
     def waited(self, seconds: float) -> None:
         """Count time spent in a wait that ended with bytes."""
-        running = self._running
-        for clock in running:
-            running[clock] -= seconds
-        if Clock.IDLE in running:
-            running[Clock.IDLE] = self._timeouts.idle
+        self._token_idle -= seconds
+        if self._clock is Clock.IDLE:
+            self._seconds = self._timeouts.idle
+        else:
+            self._seconds -= seconds
 
     def open(self) -> None:
         """Note that a feed is open: from now on only silence is bounded."""
-        self._running = {Clock.IDLE: self._timeouts.idle}
+        self._run(Clock.IDLE, self._timeouts.idle)
 
     def content(self) -> None:
         """Note that content arrived."""
-        running = self._running
-        if Clock.IDLE not in running:
-            running.clear()
-            running[Clock.IDLE] = self._timeouts.idle
-        running[Clock.TOKEN_IDLE] = self._timeouts.token_idle
+        if self._clock is not Clock.IDLE:
+            self._run(Clock.IDLE, self._timeouts.idle)
+        self._token_idle = self._timeouts.token_idle
 
     def tail(self) -> None:
         """Note that the answer seems complete: only its trailer may follow, and soon.
 
         Saying it again does not lengthen the wait.
         """
-        if Clock.TAIL not in self._running:
-            self._running = {Clock.TAIL: min(TAIL, self._timeouts.idle)}
+        if self._clock is not Clock.TAIL:
+            self._run(Clock.TAIL, min(TAIL, self._timeouts.idle))
 
     def drain(self, seconds: float) -> None:
         """Read on for at most ``seconds``; what comes is no part of the answer."""
-        self._running = {Clock.DRAIN: seconds}
+        self._run(Clock.DRAIN, seconds)
+
+    def _run(self, clock: Clock, seconds: float) -> None:
+        self._clock, self._seconds, self._token_idle = clock, seconds, math.inf
 
 
 class CancelToken:

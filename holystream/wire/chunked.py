@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 READ_BYTES = 65536
 _MAX_LINE_BYTES = 65536
 _SIZES_KEPT = 256
+_LONGEST_KEPT = 16
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 
@@ -70,31 +71,22 @@ class ChunkedDecoder:
             data = self._line + data
             self._line = b""
         payload: list[bytes] = []
-        append = payload.append
         position = 0
         end = len(data)
         state = self._state
-        known = self._sizes.get
         while position < end:
             if state is _State.DATA:
                 stop = position + self._left
-                append(data[position:stop])
+                payload.append(data[position:stop])
                 if stop > end:
                     self._left = stop - end
                     break
-                position = stop
-                state = _State.DATA_END
-                # The usual chunks, small and of a size seen before: one token each.
-                # What stands between two of them, CRLF and size line, is looked up
-                # whole, so that it is found and checked in one step.
-                width = self._width
-                while (size := known(data[position : position + width])) is not None:
-                    start = position + width
-                    stop = start + size
-                    if stop > end:
-                        break
-                    append(data[start:stop])
-                    position = stop
+                position = self._take_usual(data, stop, payload)
+                if data[position : position + 2] == b"\r\n":
+                    position += 2
+                    state = _State.SIZE
+                else:
+                    state = _State.DATA_END
                 continue
             newline = data.find(b"\n", position)
             if newline < 0:
@@ -110,8 +102,34 @@ class ChunkedDecoder:
         self._state = state
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
+    def _take_usual(self, data: bytes, position: int, payload: list[bytes]) -> int:
+        """Take the chunks behind one that ends at ``position``; return where they end.
+
+        The usual chunks are small and of a size seen before: one token each. What
+        stands between two of them, CRLF and size line, is looked up whole, so that it
+        is found and checked in one step.
+        """
+        append = payload.append
+        known = self._sizes.get
+        width = self._width
+        end = len(data)
+        while (size := known(data[position : position + width])) is not None:
+            start = position + width
+            stop = start + size
+            if stop > end:
+                break
+            append(data[start:stop])
+            position = stop
+        return position
+
     def _next_state(self, state: _State, line: bytes) -> _State:
         """Take a line that is not payload."""
+        if state is _State.SIZE:
+            behind = b"\r\n" + line
+            if (size := self._sizes.get(behind)) is not None:
+                self._left = size
+                self._width = len(behind)
+                return _State.DATA
         text = line.rstrip(b"\r\n")
         if state is _State.SIZE:
             digits = text.partition(b";")[0].strip()
@@ -132,9 +150,9 @@ class ChunkedDecoder:
 
     def _remember(self, line: bytes) -> None:
         """Know this size line again, with the end of a chunk before it."""
-        if len(self._sizes) < _SIZES_KEPT:
+        if len(self._sizes) < _SIZES_KEPT and len(line) <= _LONGEST_KEPT:
             self._sizes[b"\r\n" + line] = self._left
-        self._width = 2 + len(line)
+            self._width = 2 + len(line)
 
 
 class BulkHTTPResponse(http.client.HTTPResponse):
