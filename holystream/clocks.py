@@ -199,9 +199,13 @@ class CancelToken:
 
     ``cancel()`` happens once and for good; callbacks run in the thread that calls it,
     outside the lock, and must not block.
+
+    Attributes:
+        cancelled: `cancel` was called.
     """
 
     def __init__(self) -> None:
+        self.cancelled = False
         self._event = threading.Event()
         # Guards _callbacks: each runs exactly once or is removed. Re-entrant, for a
         # signal handler may cancel in the midst of it.
@@ -209,14 +213,10 @@ class CancelToken:
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._next_key = 0
 
-    @property
-    def cancelled(self) -> bool:
-        """True once `cancel` was called."""
-        return self._event.is_set()
-
     def cancel(self) -> None:
         """End every wait that listens to this token."""
         with self._lock:
+            self.cancelled = True
             self._event.set()
             callbacks = list(self._callbacks.values())
             self._callbacks.clear()
@@ -238,7 +238,7 @@ class CancelToken:
             self._next_key += 1
             self._callbacks[key] = callback
         # After it is in place: a cancel either called it or is seen here.
-        if self._event.is_set() and self._forget(key):
+        if self.cancelled and self._forget(key):
             callback()
 
         def take_back() -> None:

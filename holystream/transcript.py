@@ -73,6 +73,7 @@ class Transcript:
     """The answer so far, all choices of it.
 
     Attributes:
+        extent: How much a caller holds that a second answer could contradict.
         content_events: Deltas of any channel: an estimate of the tokens generated.
     """
 
@@ -80,6 +81,7 @@ class Transcript:
         self._drafts: dict[int, _Draft] = {}
         self._tool_calls: list[ToolCall] = []
         self.content_events = 0
+        self.extent = 0
 
     def add(self, events: Sequence[StreamEvent]) -> bool:
         """Fold events in; return whether any of them brought content."""
@@ -90,7 +92,9 @@ class Transcript:
             if type(event) is TextDelta and event.index == 0
         ]
         if pieces:
-            self._draft(0).text.append("".join(pieces))
+            text = "".join(pieces)
+            self._draft(0).text.append(text)
+            self.extent += len(text)
             self.content_events += len(pieces)
             if len(pieces) == len(events):
                 return True
@@ -104,6 +108,7 @@ class Transcript:
                 if event.index == 0:
                     continue
                 self._draft(event.index).text.append(event.text)
+                self.extent += len(event.text)
             elif isinstance(event, ReasoningDelta):
                 draft = self._draft(event.index)
                 # It cannot be continued: a later segment thinks anew, from its start
@@ -116,6 +121,7 @@ class Transcript:
                 draft.refusal.append(event.text)
             elif isinstance(event, ToolCall):
                 self._tool_calls.append(event)
+                self.extent += 1
             elif not isinstance(event, ToolCallDelta):
                 continue
             self.content_events += 1
@@ -137,6 +143,7 @@ class Transcript:
         """Withdraw everything: the answer is written anew."""
         self._drafts = {}
         self._tool_calls = []
+        self.extent = 0
 
     @property
     def text(self) -> str:
@@ -157,13 +164,6 @@ class Transcript:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The whole tool calls of all choices, in the order of their delivery."""
         return tuple(self._tool_calls)
-
-    @property
-    def extent(self) -> int:
-        """How much a caller holds that a second answer could contradict."""
-        return len(self._tool_calls) + sum(
-            draft.text.length for draft in self._drafts.values()
-        )
 
     @property
     def delivered(self) -> bool:
