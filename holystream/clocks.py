@@ -168,6 +168,12 @@ class ReadClocks:
         else:
             self._seconds -= seconds
 
+    def spent(self, seconds: float) -> None:
+        """Count time spent on bytes that brought the caller nothing."""
+        self._token_idle -= seconds
+        if self._clock is not Clock.IDLE:
+            self._seconds -= seconds
+
     def open(self) -> None:
         """Note that a feed is open: from now on only silence is bounded."""
         self._run(Clock.IDLE, self._timeouts.idle)

@@ -187,6 +187,7 @@ class FeedConnection:
             raise self._connection.fault(
                 FaultKind.TOO_LARGE, f"an event exceeds {MAX_LINE_BYTES} bytes"
             )
+        self._connection.resume()
         lines = self._connection.next_lines()
         if lines is None:
             return None

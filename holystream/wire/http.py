@@ -93,6 +93,7 @@ class HttpConnection:
             Fault: The stream broke, stalled, or exceeds a limit. All events that were
                 complete before it have been returned.
         """
+        self._guard.resume()
         while (lines := self.next_lines()) is not None:
             if batch := self._parser.feed(lines):
                 return batch
@@ -122,6 +123,10 @@ class HttpConnection:
         self._guard.phase = Phase.BODY
         return [first, *itertools.islice(self._lines, self._raw.lines - 1)]
 
+    def resume(self) -> None:
+        """Begin a read: `next_batch` does, a reader of `next_lines` has to."""
+        self._guard.resume()
+
     def fault(self, kind: FaultKind, detail: str = "") -> Fault:
         """Return a fault of this connection, in its present phase."""
         return self._guard.fault(kind, detail)
@@ -129,6 +134,7 @@ class HttpConnection:
     def drain(self) -> None:
         """Read what is left of a complete answer, briefly, to keep the connection."""
         self._guard.clocks.drain(DRAIN_SECONDS)
+        self._guard.resume()
         room = DRAIN_BYTES
         with contextlib.suppress(Fault, *LIBRARY_ERRORS):
             # Decoded as before: urllib3 refuses to change its mind within a body.

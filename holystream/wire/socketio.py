@@ -50,6 +50,7 @@ class SocketGuard:
         clocks: How long the reading thread may still wait.
         phase: How far the attempt got.
         reused: The connection had served a request before.
+        reading_since: When the read began, or its last recv ended.
     """
 
     def __init__(
@@ -71,9 +72,14 @@ class SocketGuard:
 
     def begin(self) -> None:
         """Begin with a request: the first one, or the next after a redirect."""
+        self.resume()
         self.phase = Phase.CONNECT
         self.reused = False
         self._connect_by = self.now() + self.clocks.connect
+
+    def resume(self) -> None:
+        """Begin to read: until now the time was the caller's."""
+        self.reading_since = self.now()
 
     @property
     def stopped(self) -> bool:
@@ -182,9 +188,11 @@ class GuardedSocketIO(socket.SocketIO):
             Fault: A clock ran out, or the attempt was stopped meanwhile.
         """
         guard = self._guard
+        started = guard.now()
+        # Without this a flood of pings, which never lets us wait, would never end.
+        guard.clocks.spent(started - guard.reading_since)
         seconds, clock = guard.next_wait()
         self._settimeout(seconds)
-        started = guard.now()
         try:
             count = self._recv_into(buffer)
         except TimeoutError:
@@ -193,7 +201,8 @@ class GuardedSocketIO(socket.SocketIO):
         except OSError:
             guard.check()
             raise
-        guard.clocks.waited(guard.now() - started)
+        guard.reading_since = guard.now()
+        guard.clocks.waited(guard.reading_since - started)
         # After a stop the kernel may still hand out what came before it, and TLS
         # reports a ragged end: neither may pass for the server's doing.
         guard.check()

@@ -356,9 +356,12 @@ class TestClocksRunOnlyInReads:
             assert stream.completion.text == TEXT
 
     def test_the_time_in_reads_counts(self):
-        """Content comes never, something in every read: idle is reset, no other is."""
+        """Content comes never, something in every read: idle is reset, no other is.
+
+        A read looks at the clock three times: it begins, it waits, it has waited.
+        """
         ticks = itertools.count()
-        clocks = ReadClocks(Timeouts(idle=2, token_idle=10), Deadline())
+        clocks = ReadClocks(Timeouts(idle=2, token_idle=30), Deadline())
         clocks.content()
         guard = SocketGuard(clocks, now=lambda: float(next(ticks)))
         guard.phase = Phase.BODY
@@ -939,3 +942,35 @@ class TestStoppingIsNeverMissed:
             assert type(reader.ended()) is StreamCancelled
             made = len(sim.requests)
             assert stream.attempts in (made, made + 1)
+
+
+_OPENING = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+
+
+class TestAFloodIsNoAnswer:
+    """Bytes that never let the reader wait run its clocks down all the same."""
+
+    @pytest.mark.parametrize(
+        ("head", "flood"),
+        [
+            (_OPENING + b"\r\n", b": ping\n\n" * 8000),
+            (_OPENING + b"\r\n", b"\n" * 65536),
+            (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000),
+            (
+                _OPENING + b"Transfer-Encoding: chunked\r\n\r\n0\r\n",
+                b"X-Trailer: a\r\n" * 4000,
+            ),
+        ],
+        ids=["pings", "blank lines", "interim answers", "trailers"],
+    )
+    def test_before_the_first_token(self, head, flood):
+        def pour(sock):
+            read_request(sock)
+            sock.sendall(head)
+            while True:
+                sock.sendall(flood)
+
+        with Peer(pour) as peer, client_for(peer.url) as client:
+            stream = client.stream("x", timeout=Timeouts(first_token=SHORT))
+            with pytest.raises(FirstTokenTimeout):
+                stream.until_done()
