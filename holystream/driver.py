@@ -139,6 +139,7 @@ class Driver(Generic[Message, Event]):
             raise StreamInUse(
                 "another thread is reading this stream: one reads, any may cancel"
             )
+        complete = self._exchange.complete
         try:
             events = self._next_events()
             if events is None:
@@ -150,6 +151,14 @@ class Driver(Generic[Message, Event]):
             self._end()
             if self._error is None and isinstance(error, StreamError):
                 self._error = error
+            elif self._exchange.complete and not complete:
+                # A Ctrl-C took the last events with it: no reader may end cleanly.
+                self._error = self._exchange.describe(
+                    StreamClosed(
+                        "the read that completed the answer was interrupted; the whole "
+                        "text is in .completion"
+                    )
+                )
             raise
         else:
             return True
@@ -166,10 +175,10 @@ class Driver(Generic[Message, Event]):
     def _next_events(self) -> list[Event] | None:
         """Return what the next step brings, maybe nothing; None at the end."""
         exchange = self._exchange
-        if self.state is StreamState.DONE:
-            return None
         if self._error is not None:
             raise self._error
+        if self.state is StreamState.DONE:
+            return None
         if exchange.complete:
             self._drain()
             return None

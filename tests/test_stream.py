@@ -654,3 +654,25 @@ def test_a_close_that_drains_leaves_the_reader_its_clean_end(
     assert isinstance(seen[-1], Finished)
     assert stream.state is StreamState.DONE
     assert list(stream) == []
+
+
+def test_an_interrupt_that_takes_the_last_events_leaves_no_clean_end(
+    client, monkeypatch
+):
+    stream = client.stream("hello")
+    hold = type(stream._driver).hold
+
+    def interrupted(driver, events):
+        if any(isinstance(event, Finished) for event in events):
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        hold(driver, events)
+
+    monkeypatch.setattr(type(stream._driver), "hold", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stream.until_done()
+    for _ in range(2):
+        with pytest.raises(StreamClosed, match="completion"):
+            stream.until_done()
+    assert stream.completion.text == stream.partial_text
+    assert client.pool.statistics().in_use == 0
