@@ -252,7 +252,10 @@ class Client:
             retry=settings.retry,
             resume=settings.resume,
             min_guarantee=settings.min_guarantee,
-            secrets=(key.reveal(),) if key else (),
+            secrets=(
+                *((key.reveal(),) if key else ()),
+                *(extra_headers or {}).values(),
+            ),
             rng=self._time.rng,
         )
         return Stream(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+LONGEST = 1e9
+"""The longest time that can be set, in seconds: some thirty years."""
 TAIL = 5.0
 """Seconds to wait for usage and ``[DONE]`` once every choice has its finish reason."""
 
@@ -93,9 +95,10 @@ def check_seconds(value: object, name: str) -> None:
         raise ConfigurationError(
             f"{name} must be a number of seconds, not {type(value).__name__}"
         )
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value <= LONGEST:
         raise ConfigurationError(
-            f"{name} must be a positive, finite number of seconds, not {value!r}"
+            f"{name} must be a positive, finite number of seconds, at most "
+            f"{LONGEST:g}, not {str(value)[:20]}"
         )
 
 
@@ -231,7 +234,7 @@ class CancelToken:
 
     def wait(self, seconds: float) -> bool:
         """Sleep for ``seconds`` or until cancelled; return True if cancelled."""
-        return self._event.wait(seconds)
+        return self._event.wait(min(seconds, threading.TIMEOUT_MAX))
 
     def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` on cancellation, at once if it happened already.

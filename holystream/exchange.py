@@ -232,7 +232,7 @@ class Exchange:
         if self._tailing:
             # Content behind a finish reason: it came too early, and proves nothing.
             self._tailing = not any(isinstance(event, CONTENT) for event in events)
-        if events and not self._tailing:
+        if not self._tailing and _content_events(events):
             self.clocks.content()
         if not self._tailing and self._decoder.complete(clean_end=False):
             self._tailing = True

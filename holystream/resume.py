@@ -9,6 +9,7 @@ An answer of which nothing was delivered needs no strategy: it is simply asked a
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final, Protocol
 
 from holystream.errors import ConfigurationError
@@ -178,7 +179,7 @@ class ReplaySeam:
                 if known is None:
                     self._check_order(event)
                     new.append(event)
-                elif (known.name, known.arguments) != (event.name, event.arguments):
+                elif not _same_call(known, event):
                     raise ReplayMismatch("a tool call differs")
                 else:
                     self._close_if_joined(new)
@@ -243,6 +244,13 @@ class ReplaySeam:
         if isinstance(event, ToolCallDelta):
             return (event.index, event.call_index) in self._calls
         return False
+
+
+def _same_call(one: ToolCall, other: ToolCall) -> bool:
+    """Compare as JSON: Python holds 1, 1.0 and True for equal."""
+    return one.name == other.name and json.dumps(
+        one.arguments, sort_keys=True
+    ) == json.dumps(other.arguments, sort_keys=True)
 
 
 class RestartSeam:

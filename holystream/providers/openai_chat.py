@@ -199,7 +199,8 @@ class OpenAIChatDecoder:
             append(TextDelta(text, offset, 0, segment, message.raw))
             offset += len(text)
             place += 1
-        self._text_lengths[0] = offset
+        if offset:
+            self._text_lengths[0] = offset
         return place
 
     def _general(self, message: ServerSentEvent, events: list[StreamEvent]) -> bool:
@@ -242,6 +243,8 @@ class OpenAIChatDecoder:
         choices = chunk.choices or ()
         for choice in choices:
             index = choice.index or 0
+            if index < 0:
+                raise Malformed("a choice has a negative index")
             delta = choice.delta
             if delta is None and choice.message is not None and self._is_new(index):
                 # A server that does not stream: the whole answer in one event.

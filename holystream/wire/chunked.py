@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import http
 import http.client
 import socket
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ READ_BYTES = 65536
 _MAX_LINE_BYTES = 65536
 _SIZES_KEPT = 256
 _LONGEST_KEPT = 16
+_SWITCHING_PROTOCOLS = 101
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 
@@ -168,6 +170,25 @@ class BulkHTTPResponse(http.client.HTTPResponse):
         self._sock = sock
         self._guard = guard
         self._decoder = ChunkedDecoder()
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Read the status line of the answer, past those of interim ones.
+
+        http.client passes over 100 alone. Any other that were taken for the answer
+        would leave the real one on the connection, for the next request to read.
+        """
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not _SWITCHING_PROTOCOLS < status < http.HTTPStatus.OK:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+    def begin(self) -> None:
+        """Read the status line and the headers."""
+        super().begin()
+        if self.status == _SWITCHING_PROTOCOLS:
+            # What follows is not HTTP: not to be read as the answer to a next request.
+            self.will_close = True
 
     def read1(self, n: int = -1) -> bytes:
         """Return what one recv brings, at most ``n`` bytes; empty at the end.

@@ -12,6 +12,7 @@ import functools
 import http.cookiejar
 import itertools
 import os
+import re
 import uuid
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 """The longest line, and the largest event, of a stream."""
 
 _OK = 200
+_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 _PERMANENT_REDIRECTS = (301, 308)
 
 
@@ -114,7 +116,8 @@ class HttpConnection:
                 FaultKind.TOO_LARGE, f"an event exceeds {MAX_LINE_BYTES} bytes"
             )
         try:
-            self._guard.check()
+            # Not only before a recv: one may bring what inflates for minutes.
+            self._guard.next_wait()
             first = next(self._lines, None)
         except LIBRARY_ERRORS as error:
             raise self._fault_of(error) from error
@@ -380,7 +383,8 @@ def _redirect_target(url: str, response: requests.Response) -> str:
 
 def server_request_id(headers: Mapping[str, str]) -> str | None:
     """Return the server's id of a request, under the names that are in use."""
-    return headers.get("x-request-id") or headers.get("request-id")
+    said = headers.get("x-request-id") or headers.get("request-id") or ""
+    return said if _REQUEST_ID.fullmatch(said) else None
 
 
 def _is_event_stream(response: requests.Response) -> bool:

@@ -713,3 +713,40 @@ class TestIPv6:
         context, authority = tls
         with Simulator(host="::1", tls=context, text=TEXT) as sim:
             assert ask(sim.base_url, verify=authority) == TEXT
+
+
+class TestInterimAnswers:
+    """What comes before the answer is not it, and must not be left to be read later."""
+
+    @pytest.mark.parametrize("status", [100, 102, 103, 199])
+    def test_they_are_passed_over(self, status):
+        interim = b"HTTP/1.1 %d X\r\nLink: </x>\r\n\r\n" % status
+        answers = [b"one", b"two"]
+
+        def serve(sock):
+            while answers and read_request(sock):
+                text = answers.pop(0)
+                event = (
+                    b'data: {"choices":[{"index":0,"delta":{"content":"%s"},'
+                    b'"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n' % text
+                )
+                sock.sendall(interim)
+                sock.sendall(answer(event, "Content-Type: text/event-stream"))
+            wait_for_end(sock)
+
+        with Peer(serve) as peer, client_for(peer.url) as client:
+            assert client.stream("a").get_final_text() == "one"
+            assert client.stream("b").get_final_text() == "two"
+            assert peer.accepted == 1
+
+    def test_a_connection_that_switched_protocols_is_not_used_again(self):
+        def serve(sock):
+            if read_request(sock):
+                sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+                wait_for_end(sock)
+
+        with Peer(serve) as peer, client_for(peer.url) as client:
+            for accepted in (1, 2):
+                with pytest.raises(NotAnEventStream):
+                    client.stream("a").until_done()
+                assert peer.accepted == accepted
