@@ -73,7 +73,10 @@ def test_a_pace_that_makes_no_sense_is_refused(run, pace):
     assert "must be seconds from 0 to 1" in result.err
 
 
-def test_ctrl_c_ends_the_demo_at_once(start, finish):
+def test_ctrl_c_ends_the_demo_at_once(start, finish, environment):
+    # It may strike between the opening of a socket and the storing of it, which leaves
+    # the closing to the reference count; users do not see that warning either.
+    environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     process = start("demo", "--pace", str(QUICK))
     while b"kill -9" not in (line := process.stdout.readline()):
         assert line
