@@ -207,7 +207,8 @@ class CancelToken:
     """Ends every wait of a stream, from any thread. Thread-safe.
 
     ``cancel()`` happens once and for good; callbacks run in the thread that calls it,
-    outside the lock, and must not block.
+    outside the lock, and must not block. A signal handler should leave it to a thread:
+    the Event that sleepers wait for has a lock, which the handler's thread may hold.
 
     Attributes:
         cancelled: `cancel` was called.
@@ -217,7 +218,7 @@ class CancelToken:
         self.cancelled = False
         self._event = threading.Event()
         # Guards _callbacks: each runs exactly once or is removed. Re-entrant, for a
-        # signal handler may cancel in the midst of it.
+        # finaliser or a signal handler may come here in the midst of it.
         self._lock = threading.RLock()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._next_key = 0
