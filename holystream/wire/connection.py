@@ -133,6 +133,23 @@ class GuardedAdapter(requests.adapters.HTTPAdapter):
                     pool.close()
         super().close()
 
+    def get_connection_with_tls_context(
+        self, *args: Any, **kwargs: Any
+    ) -> urllib3.connectionpool.ConnectionPool:
+        """Find the pool for a request.
+
+        Raises:
+            Fault: The proxy's URL cannot be used.
+        """
+        try:
+            return super().get_connection_with_tls_context(*args, **kwargs)
+        except (TypeError, UnicodeError):
+            # What requests stumbles over in a proxy's URL with a user: that there is no
+            # host, or a letter beyond Latin-1. Not chained: it may hold the password.
+            raise current_guard.get().fault(
+                FaultKind.BAD_URL, "the proxy's URL has no host, or an unusable user"
+            ) from None
+
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
         """Make the pools for one HTTP proxy.
 

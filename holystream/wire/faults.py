@@ -134,7 +134,6 @@ _BY_TYPE: tuple[tuple[_Types, FaultKind], ...] = (
             requests.exceptions.InvalidURL,
             requests.exceptions.InvalidSchema,
             requests.exceptions.MissingSchema,
-            requests.exceptions.InvalidHeader,
         ),
         FaultKind.BAD_URL,
     ),
@@ -143,6 +142,7 @@ _BY_TYPE: tuple[tuple[_Types, FaultKind], ...] = (
 _WHILE_CONNECTING: tuple[tuple[_Types, FaultKind], ...] = (
     (ssl.SSLCertVerificationError, FaultKind.CERTIFICATE),
     (requests.exceptions.ProxyError, FaultKind.PROXY),
+    (requests.exceptions.InvalidHeader, FaultKind.BAD_URL),
     (TimeoutError, FaultKind.CONNECT_TIMEOUT),
     (ssl.SSLError, FaultKind.TLS),
 )
@@ -150,6 +150,11 @@ _AFTER_SENDING: tuple[tuple[_Types, FaultKind], ...] = (
     # RemoteDisconnected is a BadStatusLine too.
     (http.client.RemoteDisconnected, FaultKind.LOST),
     (http.client.BadStatusLine, FaultKind.GARBAGE),
+    # The server's, not ours: two lengths that contradict each other.
+    (
+        (requests.exceptions.InvalidHeader, urllib3.exceptions.InvalidHeader),
+        FaultKind.GARBAGE,
+    ),
     # Our own reads say which clock ran out; on a connection that is not ours, such as
     # a mocked one, urllib3 says only this.
     (urllib3.exceptions.ReadTimeoutError, FaultKind.IDLE),

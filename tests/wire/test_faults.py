@@ -197,9 +197,15 @@ CASES = [
             rq.InvalidURL,
             rq.InvalidSchema,
             rq.MissingSchema,
-            rq.InvalidHeader,
             rq.InvalidProxyURL,
         )
+    ),
+    ("a header", lambda: rq.InvalidHeader("two lengths"), "BAD_URL", "GARBAGE"),
+    (
+        "a header, by urllib3",
+        lambda: u3.ProtocolError("x", u3.InvalidHeader("two lengths")),
+        "REFUSED",
+        "GARBAGE",
     ),
 ]
 

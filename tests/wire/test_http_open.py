@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import threading
+import traceback
 
 import pytest
 import trustme
@@ -257,6 +258,16 @@ class TestPhasesAndVerdicts:
             error = outcome(f"{peer.url}/v1")
         assert isinstance(error, (ProtocolError, ConnectionLost))
 
+    def test_two_lengths_that_differ(self):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        lengths = b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n"
+        with Peer(once(head + lengths + b"data: ")) as peer:
+            error = outcome(f"{peer.url}/v1")
+        assert isinstance(error, ProtocolError)
+        assert error.phase > Phase.CONNECT
+        assert error.verdict is not Verdict.FATAL
+        assert "URL" not in error.message
+
     def test_a_cut_body(self, sim):
         sim.play(Script(cut_at=900, cut="rst"))
         error = outcome(sim.base_url)
@@ -437,6 +448,27 @@ class TestProxies:
         assert isinstance(error, ConnectionFailed)
         assert error.attempts == 1
         assert "a proxy must be an http://" in str(error)
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    @pytest.mark.parametrize(
+        "proxy",
+        [
+            "http://",
+            "http://:8080",
+            "http://user:secret-word@",
+            "http://\N{EURO SIGN}:secret-word@127.0.0.1:9",
+        ],
+    )
+    def test_a_proxy_that_cannot_be_one_is_named(self, monkeypatch, scheme, proxy):
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", proxy)
+        error = outcome(
+            f"{scheme}://elsewhere.test/v1", allow_http=True, retry=RetryPolicy()
+        )
+        assert type(error) is ConnectionFailed
+        assert (error.phase, error.verdict) == (Phase.CONNECT, Verdict.FATAL)
+        assert error.attempts == 1
+        assert "HTTPS_PROXY" in str(error)
+        assert "secret-word" not in "".join(traceback.format_exception(error))
 
 
 class TestRedirects:
