@@ -41,6 +41,7 @@ The tree (each class is raised somewhere, documented in docs/errors.md and pickl
        |- GuaranteeNotMet           weaker than ``min_guarantee=``
        |- StreamCancelled           ``cancel()`` was called
        |- StreamClosed              ``close()`` was called before the end
+       |- CircuitOpen               every endpoint is left alone for now
        `- PoolError                 no permit to open a connection
           |- QueueFull              ``max_queue`` callers wait already
           `- QueueTimeout           none came free in time                (TimeoutError)
@@ -134,7 +135,7 @@ class StreamError(HolystreamError):
         endpoint: The configured name of the endpoint (never its URL).
         phase: How far the last attempt got, or None before the first.
         attempts: Connections that were tried.
-        retry_after: Seconds the server asked to wait, or None.
+        retry_after: Seconds to wait before another try, as the server asked, or None.
         verdict: What the fault means for another try.
         exhausted: It would have been tried again, had the retry policy allowed it.
     """
@@ -374,6 +375,20 @@ class StreamClosed(StreamError):
     """The stream was closed before its answer was complete."""
 
     default_verdict = Verdict.CANCELLED
+
+
+class CircuitOpen(StreamError):
+    """Whatever could take the request fails for now and is left alone.
+
+    ``retry_after`` is in how many seconds one of them is tried again, or None where
+    that is not known.
+    """
+
+    default_verdict = Verdict.NOT_SENT
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class PoolError(StreamError):

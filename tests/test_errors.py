@@ -49,6 +49,7 @@ VERDICTS = {
     "Overloaded": Verdict.SERVER_ERROR,
     "StreamCancelled": Verdict.CANCELLED,
     "StreamClosed": Verdict.CANCELLED,
+    "CircuitOpen": Verdict.NOT_SENT,
 }
 """What they mean for another attempt, where that is not FATAL."""
 
