@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
@@ -38,6 +37,9 @@ _TAG: Final = re.compile(
     r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE
 )
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?s?")
+_LONGEST_WAIT: Final = 10**9
+"""Seconds: some 30 years. Nobody means more by a number, and JSON has numbers that no
+float can hold."""
 
 
 def read_refusal(answer: Answer) -> Refusal:
@@ -163,7 +165,7 @@ def _retry_after(error: dict[str, Any]) -> float | None:
         value = hint
         if isinstance(value, str) and _SECONDS.fullmatch(value):
             value = float(value.removesuffix("s"))
-        if _is_number(value) and 0 <= value < math.inf:
+        if _is_number(value) and 0 <= value < _LONGEST_WAIT:
             return float(value)
     return None
 
@@ -180,8 +182,16 @@ def _page(text: str) -> str:
     text = text[:_PAGE_LIMIT]
     title = _TITLE.search(text)
     if title is not None and title[1].strip():
-        return html.unescape(title[1])
-    return html.unescape(_TAG.sub(" ", text))
+        return _unescaped(title[1])
+    return _unescaped(_TAG.sub(" ", text))
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return html.unescape(text)
+    except ValueError:
+        # A character's number may have more digits than Python reads.
+        return text
 
 
 def _text(value: Any) -> str:

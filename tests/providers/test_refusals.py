@@ -283,13 +283,16 @@ KEYS = st.sampled_from(
         "details",
         "retryDelay",
         "retry_after",
+        "retry_after_seconds",
         "choices",
         "finish_reason",
         "provider_name",
     ]
 )
+HUGE = 10**400
+NUMBERS = st.integers() | st.floats() | st.sampled_from([HUGE, -HUGE, 10**4299, 1e308])
 SHAPES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none() | st.booleans() | NUMBERS | NUMBERS.map(str) | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5)
     ),
@@ -308,7 +311,30 @@ def test_it_never_fails(body, status, kind):
     assert refusal.message.isprintable()
     refusal.message.encode()
     assert refusal.status is None or 400 <= refusal.status < 600
-    assert refusal.retry_after is None or refusal.retry_after >= 0
+    assert refusal.retry_after is None or 0 <= refusal.retry_after < 10**9
+
+
+@pytest.mark.parametrize(
+    "number",
+    [HUGE, -HUGE, 10**9, 10**4299, 1e308, float("inf"), float("nan"), -1.0, "9" * 99],
+    ids=lambda number: f"{str(number)[:9]}",
+)
+@pytest.mark.parametrize("at", ["error", "metadata", "details"])
+def test_no_number_of_seconds_makes_it_raise(number, at):
+    wait = {"retry_after": number}
+    error = {
+        "error": wait,
+        "metadata": {"metadata": wait},
+        "details": {"details": [{"retryDelay": number}]},
+    }[at]
+    refusal = read({"error": {"message": "no", "code": number, **error}}, 429)
+    assert refusal.retry_after is None
+    assert len(refusal.code) <= 100
+
+
+@pytest.mark.parametrize("page", ["<html>%s</html>", "<html><title>%s</title>"])
+def test_a_character_of_countless_digits_is_left_as_it_is(page):
+    assert read(page % ("&#" + "9" * 5000 + ";"), 500).message.startswith("&#999")
 
 
 def test_a_text_that_runs_out_of_stack_is_left_out(monkeypatch):

@@ -137,8 +137,26 @@ NAMES = st.sampled_from(
         "anthropic-ratelimit-tokens-remaining",
     ]
 )
+NINES = "9" * 10_000
+MONSTERS = [
+    NINES,
+    f"{NINES}.{NINES}",
+    f"{NINES}h",
+    "1h" * 5_000,
+    "1e999",
+    f"Thu, 01 Jan {NINES} 00:00:00 GMT",
+    f"Thu, 01 Jan 2026 00:00:00 +{NINES}",
+    "Fri, 31 Dec 9999 23:59:59 -2359",
+    "Mon, 01 Jan 0001 00:00:00 +2359",
+    "9999-12-31T23:59:59-23:59",
+    "0001-01-01T00:00:00+23:59",
+    f"{NINES}-01-01T00:00:00Z",
+    "(" * 10_000,
+    '"' * 9_999,
+]
 VALUES = (
     st.text()
+    | st.sampled_from(MONSTERS)
     | st.integers().map(str)
     | st.floats().map(str)
     | st.datetimes().map(str)
