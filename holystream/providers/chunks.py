@@ -27,6 +27,7 @@ __all__ = [
     "NamedChunk",
     "NotJSON",
     "ToolCallPiece",
+    "read_identity",
     "read_leniently",
     "read_named",
     "read_plain",
@@ -142,9 +143,24 @@ class TextOnlyChunk(msgspec.Struct, gc=False):
     error: None = None
 
 
+class _Identified(msgspec.Struct, gc=False):
+    """A chunk of which only the id is wanted."""
+
+    id: str | None = None
+
+
+_read_identified = msgspec.json.Decoder(_Identified).decode
 read_text = msgspec.json.Decoder(TextOnlyChunk).decode
 read_plain = msgspec.json.Decoder(Chunk).decode
 read_named = msgspec.json.Decoder(NamedChunk).decode
+
+
+def read_identity(data: bytes) -> str | None:
+    """Return the id of the answer that a chunk belongs to, if it says so."""
+    try:
+        return _read_identified(data).id or None
+    except UNREADABLE:
+        return None
 
 
 def read_leniently(data: bytes) -> NamedChunk | None:

@@ -11,7 +11,9 @@ send "stop" too early. ``[DONE]`` alone proves nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
 
 from holystream.errors import Phase
 from holystream.events import (
@@ -19,8 +21,10 @@ from holystream.events import (
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
+    Usage,
     UsageReport,
 )
+from holystream.providers import continuation
 from holystream.providers.chunks import (
     DONE,
     UNREADABLE,
@@ -28,6 +32,7 @@ from holystream.providers.chunks import (
     NamedChunk,
     NotJSON,
     ToolCallPiece,
+    read_identity,
     read_leniently,
     read_named,
     read_plain,
@@ -36,7 +41,7 @@ from holystream.providers.chunks import (
 from holystream.providers.logprobs import read_tokens
 from holystream.providers.refusals import read_refusal
 from holystream.providers.surrogates import REPLACEMENT, mend
-from holystream.providers.tool_calls import ToolCalls
+from holystream.providers.tool_calls import ToolCalls, ToolCallsState
 from holystream.providers.usage import read_usage
 from holystream.wire.faults import Answer, Fault, FaultKind
 
@@ -44,8 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from holystream.events import StreamEvent, Usage
-    from holystream.providers.base import ChatRequest
+    from holystream.events import StreamEvent
+    from holystream.providers.base import ChatRequest, Cursor
     from holystream.providers.chunks import Chunk, Delta
     from holystream.providers.profile import Profile
     from holystream.wire.faults import Refusal
@@ -75,12 +80,61 @@ class OpenAIChat:
             segment=segment,
         )
 
+    def restored(
+        self, request: ChatRequest, state: bytes, *, segment: int
+    ) -> OpenAIChatDecoder:
+        """Return a decoder that knows what the one with this state knew."""
+        decoder = self.decoder(request, segment=segment)
+        decoder.restore(msgspec.msgpack.decode(state, type=_State))
+        return decoder
+
+    def identity(self, message: ServerSentEvent) -> str | None:
+        """Return the id of the answer that a chunk says it belongs to."""
+        return read_identity(message.raw)
+
+    def conversing(self, request: ChatRequest, conversation: str) -> ChatRequest:
+        """Return the request with a name to keep the answer under, if that helps."""
+        return continuation.conversing(
+            request, self.profile.for_model(request.model), conversation
+        )
+
+    def behind(self, request: ChatRequest, cursor: Cursor) -> ChatRequest:
+        """Return the request for what lies behind a cursor."""
+        return continuation.behind(request, cursor)
+
+    def prefilled(
+        self, request: ChatRequest, prefix: str, *, written: int
+    ) -> ChatRequest | None:
+        """Return the request to go on with a begun answer, if that can be asked."""
+        return continuation.prefilled(
+            request, self.profile.for_model(request.model), prefix, written=written
+        )
+
+    def continued(
+        self, request: ChatRequest, text: str, *, written: int
+    ) -> ChatRequest | None:
+        """Return the request that asks in a turn of its own to go on behind a text."""
+        return continuation.continued(request, text, written=written)
+
     def refusal(self, answer: Answer) -> Refusal:
         """Read an error body or an error event, in any shape; never fails."""
         return read_refusal(answer)
 
     def __repr__(self) -> str:
         return f"<OpenAIChat profile={self.profile.name!r}>"
+
+
+class _State(msgspec.Struct, frozen=True, array_like=True):
+    """All that a decoder knows, for another process."""
+
+    lengths: list[dict[int, int]]
+    waiting: list[tuple[int, int, int]]
+    calls: list[ToolCallsState]
+    reasons: dict[int, str]
+    finished_at: dict[int, int]
+    usage: Usage | None
+    model: str | None
+    response_id: str | None
 
 
 class OpenAIChatDecoder:
@@ -92,6 +146,8 @@ class OpenAIChatDecoder:
         self.usage: Usage | None = None
         self.model: str | None = None
         self.response_id: str | None = None
+        self.taken = 0
+        self.torn = False
         self._profile = profile
         self._choices = choices
         self._segment = segment
@@ -141,6 +197,56 @@ class OpenAIChatDecoder:
         return self.ended or clean_end or not early_stop
 
     @property
+    def half_call(self) -> bool:
+        """Whether a tool call has begun and was not delivered."""
+        return any(calls.open for calls in self._calls.values())
+
+    def go_on(self, *, segment: int) -> None:
+        """Expect the rest of the same answer, on another connection.
+
+        A tool call that is under way stays in its segment: it does not begin anew.
+        """
+        self.failure = None
+        self.ended = self.torn = False
+        self.taken = 0
+        self._segment = segment
+
+    def state(self) -> bytes:
+        """Return all that it knows, half tool calls included, for another process."""
+        channels = list(self._lengths)
+        return msgspec.msgpack.encode(
+            _State(
+                lengths=list(self._lengths.values()),
+                waiting=[
+                    (channels.index(channel), index, ord(half))
+                    for (channel, index), half in self._waiting.items()
+                ],
+                calls=[calls.state() for calls in self._calls.values()],
+                reasons=self._reasons,
+                finished_at=self._finished_at,
+                usage=self.usage,
+                model=self.model,
+                response_id=self.response_id,
+            )
+        )
+
+    def restore(self, state: _State) -> Self:
+        """Know what the decoder with this state knew."""
+        channels = list(self._lengths)
+        for known, lengths in zip(self._lengths.values(), state.lengths, strict=True):
+            known.update(lengths)
+        self._waiting = {
+            (channels[place], index): chr(half) for place, index, half in state.waiting
+        }
+        self._calls = {calls.index: ToolCalls.restored(calls) for calls in state.calls}
+        self._reasons = dict(state.reasons)
+        self._finished_at = dict(state.finished_at)
+        self.usage = state.usage
+        self.model = state.model
+        self.response_id = state.response_id
+        return self
+
+    @property
     def _went_on(self) -> bool:
         """Whether content followed a finish reason, which was one too early then."""
         return any(
@@ -156,9 +262,10 @@ class OpenAIChatDecoder:
         Nothing is read behind ``[DONE]`` or a failure.
         """
         events: list[StreamEvent] = []
-        if self.ended or self.failure is not None:
-            return events
         place = 0
+        if self.ended or self.failure is not None:
+            self.taken = place
+            return events
         while place < len(messages):
             if self._only_text:
                 place = self._take_texts(messages, place, events)
@@ -166,6 +273,8 @@ class OpenAIChatDecoder:
                     break
             before = len(events)
             if not self._general(messages[place], events):
+                self.torn = len(events) > before and not self.ended
+                place += self.ended
                 break
             # The strict reading costs more than the other where it fails: it is worth a
             # try only while text follows text.
@@ -176,6 +285,7 @@ class OpenAIChatDecoder:
                 and type(events[-1]) is TextDelta
             )
             place += 1
+        self.taken = place
         return events
 
     def _take_texts(

@@ -24,6 +24,7 @@ _SPELLED: Final = frozenset({"max_tokens", "seed"})
 _REPEATING: Final = frozenset({"temperature", "seed"})
 _BY_MODEL: Final = frozenset(
     {
+        "cursor",
         "early_stop",
         "failed_finish_reasons",
         "prefill",
@@ -82,6 +83,9 @@ class Profile:
             that it is worth a replay: "temperature" (0), "seed", both or none. A
             replay compares every character; this only decides whether to try.
         prefill: How it goes on with an answer it has begun; None where it does not.
+        cursor: How it sends the rest of an answer that it keeps, beside the ids of
+            server-sent events, which every host may give: "llama-server" by the
+            bytes received; None where it does not.
         models: What is different for models whose name fits a pattern, by pattern;
             see `for_model`.
         source: Where these facts are from.
@@ -107,6 +111,7 @@ class Profile:
     spellings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     repeatable_by: frozenset[str] = _REPEATING
     prefill: Prefill | None = None
+    cursor: Literal["llama-server"] | None = None
     models: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     source: str = ""
     checked: str = ""
@@ -206,6 +211,11 @@ _KINDS: Final[tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...]] = 
         ("query", "spellings"),
         _is_text_mapping,
         "a mapping from text to text",
+    ),
+    (
+        ("cursor",),
+        lambda value: value in (None, "llama-server"),
+        "'llama-server' or None",
     ),
     (
         ("prefill",),

@@ -18,7 +18,9 @@ a known index is a name with another id.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
 
 from holystream.events import ToolCall, ToolCallDelta
 from holystream.providers.chunks import Malformed
@@ -30,7 +32,26 @@ if TYPE_CHECKING:
     from holystream.events import StreamEvent
     from holystream.providers.chunks import ToolCallPiece
 
-__all__ = ["ToolCalls"]
+__all__ = ["ToolCalls", "ToolCallsState"]
+
+
+class CallState(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of one call."""
+
+    id: str
+    name: str
+    arguments: str
+    waiting: int
+
+
+class ToolCallsState(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of the calls of one choice, for another process."""
+
+    index: int
+    segment: int
+    calls: list[CallState]
+    by_index: dict[int, int]
+    closed: int
 
 
 class _Call:
@@ -78,6 +99,42 @@ class ToolCalls:
     def open(self) -> bool:
         """Whether a call has begun and was not delivered."""
         return self._closed < len(self._calls)
+
+    def state(self) -> ToolCallsState:
+        """Return all that is known."""
+        return ToolCallsState(
+            index=self._index,
+            segment=self._segment,
+            calls=[
+                CallState(
+                    id=call.id,
+                    name=call.name,
+                    arguments="".join(call.pieces),
+                    # Half a character is no text that could be encoded.
+                    waiting=ord(call.waiting) if call.waiting else 0,
+                )
+                for call in self._calls
+            ],
+            by_index={index: call.place for index, call in self._by_index.items()},
+            closed=self._closed,
+        )
+
+    @classmethod
+    def restored(cls, state: ToolCallsState) -> Self:
+        """Return the calls that had this state."""
+        calls = cls(state.index, state.segment)
+        for place, known in enumerate(state.calls):
+            call = _Call(place)
+            call.id, call.name = known.id, known.name
+            if known.arguments:
+                call.pieces.append(known.arguments)
+            call.waiting = chr(known.waiting) if known.waiting else ""
+            calls._calls.append(call)
+        calls._by_index = {
+            index: calls._calls[place] for index, place in state.by_index.items()
+        }
+        calls._closed = state.closed
+        return calls
 
     def add(self, pieces: Iterable[ToolCallPiece], events: list[StreamEvent]) -> None:
         """Take the pieces of one chunk; append the events they make.
