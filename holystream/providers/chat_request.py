@@ -33,6 +33,8 @@ _INSTEAD_OF_CONTENT: Final = ("tool_calls", "function_call", "refusal", "audio")
 _OURS: Final = ("stream", "messages")
 """Fields that `extra_body` must leave alone."""
 _SHOWN: Final = 10**18
+MOST_CHOICES: Final = 128
+"""Answers that one request may ask for: what OpenAI documents."""
 
 
 def chat_request(
@@ -64,7 +66,7 @@ def chat_request(
         max_tokens: The most tokens the answer may have.
         seed: Makes the request deterministic, where the profile says that it does.
         stop: A text, or several, before which the answer ends.
-        n: How many answers to ask for.
+        n: How many answers to ask for, at most 128.
         tools: The tools the model may call.
         tool_choice: Which of them it must.
         response_format: The shape of the answer.
@@ -88,7 +90,7 @@ def chat_request(
         "max_tokens": _positive("max_tokens", max_tokens),
         "seed": _integer("seed", seed),
         "stop": _stop(stop),
-        "n": _positive("n", n),
+        "n": _choices("n", n),
         "tools": _tools(tools),
         "tool_choice": _tool_choice(tool_choice),
         "response_format": _typed("response_format", response_format),
@@ -203,6 +205,12 @@ def _positive(name: str, value: Any) -> Any:
     return value
 
 
+def _choices(name: str, value: Any) -> Any:
+    if value is not None and not 1 <= _integer(name, value) <= MOST_CHOICES:
+        raise wrong(name, _show(value), f"an integer from 1 to {MOST_CHOICES}")
+    return value
+
+
 def _stop(stop: Any) -> Any:
     expected = "a text or a list of texts, none of them empty"
     if stop is None:
@@ -278,7 +286,7 @@ def _override(body: dict[str, Any], extra: Any) -> None:
             body.pop(key, None)
         else:
             body[key] = value
-    _positive("extra_body.n", body.get("n"))
+    _choices("extra_body.n", body.get("n"))
 
 
 def _blank(value: object) -> str:
