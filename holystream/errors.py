@@ -7,6 +7,15 @@ The tree (each class is raised somewhere, documented in docs/errors.md and pickl
     |  `- InvalidAPIKey             the key is missing or malformed
     |- InvalidRequest               a wrong request; nothing was sent     (ValueError)
     |- StreamInUse                  two threads iterate one stream        (RuntimeError)
+    |- JournalError                 the journal did not do what it was asked
+    |  |- JournalUnavailable        it cannot be opened, read or written now
+    |  |- JournalCorrupt            it is damaged, or no journal at all
+    |  |- JournalVersion            a newer version of holystream wrote it
+    |  |- StreamExists              a stream of that id is in it already
+    |  |- StreamUnknown             no stream of that id is in it
+    |  |- StreamBusy                the stream's owner is alive
+    |  |- StreamFinished            the stream has ended: it can only be read
+    |  `- Fenced                    another owner took the stream over
     `- StreamError                  a stream ended without a complete answer
        |- ConnectionFailed          no connection: the request was not sent
        |  |- ConnectTimeout         not within ``Timeouts.connect``
@@ -123,6 +132,50 @@ class InvalidRequest(HolystreamError, ValueError):
 
 class StreamInUse(HolystreamError, RuntimeError):
     """A second thread tried to iterate a stream that another one is reading."""
+
+
+class JournalError(HolystreamError):
+    """The journal did not do what it was asked; what it had acknowledged is kept."""
+
+
+class JournalUnavailable(JournalError):
+    """The journal cannot be opened, read or written for now, or was closed."""
+
+
+class JournalCorrupt(JournalError):
+    """What is stored cannot be read: it is damaged, or no journal at all."""
+
+
+class JournalVersion(JournalError):
+    """The journal, or an event in it, was written by a newer version of holystream."""
+
+
+class StreamExists(JournalError):
+    """The journal holds a stream of that id already."""
+
+
+class StreamUnknown(JournalError):
+    """The journal holds no stream of that id: it never did, or it was swept."""
+
+
+class StreamBusy(JournalError):
+    """The stream cannot be taken over while its owner is alive.
+
+    Attributes:
+        owner: Who has it: process id and a random part.
+    """
+
+    def __init__(self, message: str, *, owner: str = "") -> None:
+        super().__init__(message)
+        self.owner = owner
+
+
+class StreamFinished(JournalError):
+    """The stream has ended: it can be read, but not claimed or written."""
+
+
+class Fenced(JournalError):
+    """The claim no longer holds: another owner took over, or it was let go."""
 
 
 class StreamError(HolystreamError):
