@@ -292,7 +292,8 @@ class Client:
             method: The HTTP method.
             json: A body to send with each request, or a function that makes it anew
                 from the last event id; None for no body.
-            headers: Headers to add to each request.
+            headers: Headers to add to each request; a ``Content-Type`` among them takes
+                the place of ``application/json``.
             last_event_id: Where to go on from; empty to start afresh.
             timeout: As for the client. ``first_token`` bounds the wait for the headers,
                 ``idle`` a silence, after which it reconnects; by default 60 s and
@@ -312,7 +313,9 @@ class Client:
         secrets = {
             **(self._key_headers() if at_home else {}),
             **checked_headers(
-                headers, "headers", reserved=OUR_HEADERS - {"authorization"}
+                headers,
+                "headers",
+                reserved=OUR_HEADERS - {"authorization", "content-type"},
             ),
         }
         feed = Feed(

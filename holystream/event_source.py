@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 from typing import TYPE_CHECKING, Self
 
@@ -176,6 +177,7 @@ class FeedConnection:
         self._connection = connection
         self._feed = feed
         self._parser = EventParser(MAX_LINE_BYTES, last_event_id=feed.last_event_id)
+        self._begun = False
 
     def next_batch(self) -> list[Notice] | None:
         """Return what one read brings; None at a clean end.
@@ -194,9 +196,12 @@ class FeedConnection:
         notices: list[Notice] = []
         start = 0
         for place, line in enumerate(lines):
-            if line[:1] == b":":
-                notices += self._parser.feed(lines[start:place])
-                text = line[1:].removeprefix(b" ").decode("utf-8", "replace")
+            whole = line if self._begun else line.removeprefix(codecs.BOM_UTF8)
+            self._begun = True
+            if whole[:1] == b":":
+                # With the comment: the parser must know which line was the first.
+                notices += self._parser.feed(lines[start : place + 1])
+                text = whole[1:].removeprefix(b" ").decode("utf-8", "replace")
                 notices.append(Comment(text))
                 start = place + 1
         notices += self._parser.feed(lines[start:])

@@ -2,95 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
-import socket
 import threading
 
 import pytest
+from scripted_feed import NO_MORE, QUICK, REFUSED, STREAM, Server
 
 import holystream
 from holystream import Comment, Connected, Interrupted, ServerSentEvent, Waiting
-
-QUICK = holystream.RetryPolicy(attempts=3, base=0.001, cap=0.001)
-STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-REFUSED = b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n"
-NO_MORE = b"HTTP/1.1 204 No Content\r\n\r\n"
-
-
-class Request:
-    """A request as it came."""
-
-    def __init__(self, sock):
-        head = b""
-        while b"\r\n\r\n" not in head:
-            data = sock.recv(65536)
-            if not data:
-                raise ConnectionError
-            head += data
-        head, _, self.body = head.partition(b"\r\n\r\n")
-        first, *lines = head.split(b"\r\n")
-        self.method, self.path, _ = first.decode().split(" ")
-        self.headers = {
-            name.lower(): value
-            for name, value in (line.split(b": ", 1) for line in lines)
-        }
-        while len(self.body) < int(self.headers.get(b"content-length", 0)):
-            self.body += sock.recv(65536)
-
-    @property
-    def last_event_id(self):
-        value = self.headers.get(b"last-event-id")
-        return None if value is None else value.decode()
-
-
-class Server:
-    """Answers the n-th connection with the n-th of its answers, the last for ever."""
-
-    def __init__(self, *answers):
-        self.answers = answers
-        self.requests = []
-        self.gone = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/feed"
-        self._socks = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                self._socks.append(sock)
-                thread = threading.Thread(target=self._serve, args=(sock,))
-                self._threads.append(thread)
-                thread.start()
-
-    def _serve(self, sock):
-        with contextlib.suppress(OSError), sock:
-            request = Request(sock)
-            answer = self.answers[min(len(self.requests), len(self.answers) - 1)]
-            self.requests.append(request)
-            if callable(answer):
-                answer = answer(request)
-            sock.sendall(answer)
-            if answer.endswith(b"hold\n\n"):
-                sock.recv(1)
-                self.gone.set()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for sock in self._socks:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
 
 
 @pytest.fixture
@@ -136,6 +56,60 @@ def test_an_unfinished_event_is_dropped_with_its_id(client):
     with Server(STREAM + b"id: 1\ndata: a\n\nid: 2\ndata: {}\n", NO_MORE) as server:
         assert _data(client.event_source(server.url, retry=QUICK)) == ["a"]
     assert server.requests[1].last_event_id == "1"
+
+
+def test_an_id_before_a_comment_waits_for_its_blank_line(client):
+    with Server(STREAM + b"id: 1\ndata: a\n\nid: 2\n:c\n", NO_MORE) as server:
+        assert _data(client.event_source(server.url, retry=QUICK)) == ["a"]
+    assert server.requests[1].last_event_id == "1"
+
+
+@pytest.mark.parametrize(
+    ("body", "seen"),
+    [
+        (b"\xef\xbb\xbf:a\ndata: 1\n\n", [Comment("a"), ServerSentEvent(b"1")]),
+        (b":a\n\xef\xbb\xbfdata: 1\n\n", [Comment("a")]),
+        (b"\xef\xbb\xbf\xef\xbb\xbf:a\ndata: 1\n\n", [ServerSentEvent(b"1")]),
+    ],
+)
+def test_a_byte_order_mark_belongs_to_the_first_line_comment_or_not(client, body, seen):
+    with Server(STREAM + body, NO_MORE) as server:
+        notices = list(client.event_source(server.url, retry=QUICK).all)
+    kinds = (Comment, ServerSentEvent)
+    assert [each for each in notices if isinstance(each, kinds)] == seen
+
+
+@pytest.mark.parametrize("seed", ["\u2003a\u00a0", "\x0ba\x0c", "\x1c", "\x85…"])
+def test_an_id_is_sent_as_it_came(client, seed):
+    body = f"id: {seed}\ndata: a\n\n".encode()
+    with Server(STREAM + body, NO_MORE) as server:
+        list(client.event_source(server.url, retry=QUICK))
+        list(client.event_source(server.url, last_event_id=seed, retry=QUICK))
+    assert [each.last_event_id for each in server.requests] == [None, seed, seed]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"application/json, text/event-stream; charset=utf-8",
+        b'text/event-stream; a="b,c/d"',
+    ],
+)
+def test_the_last_of_several_types_counts(client, kind):
+    answer = STREAM.replace(b"text/event-stream", kind) + b"data: a\n\n"
+    with Server(answer, NO_MORE) as server:
+        assert _data(client.event_source(server.url, retry=QUICK)) == ["a"]
+    refused = STREAM.replace(b"text/event-stream", b"text/event-stream, text/html")
+    with Server(refused) as server, pytest.raises(holystream.NotAnEventStream):
+        list(client.event_source(server.url, retry=QUICK))
+
+
+def test_the_type_of_the_body_can_be_given(client):
+    with Server(NO_MORE) as server:
+        headers = {"content-type": "application/query+json"}
+        list(client.event_source(server.url, method="QUERY", json=[1], headers=headers))
+    (request,) = server.requests
+    assert request.headers[b"content-type"] == b"application/query+json"
 
 
 def test_it_can_start_from_an_id(client):

@@ -57,6 +57,7 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 
 _OK = 200
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+_MIME_TYPE = re.compile(r"[^\s/;\"]+/[^\s/;\"]+")
 _PERMANENT_REDIRECTS = (301, 308)
 
 
@@ -238,7 +239,7 @@ class HttpTransport:
         session = self._session
         token = current_guard.set(guard)
         try:
-            headers: dict[str, str | bytes] = {
+            headers = {
                 "Accept": "text/event-stream",
                 "Accept-Encoding": "identity",
                 "Cache-Control": "no-cache",
@@ -246,9 +247,6 @@ class HttpTransport:
                 "X-Request-ID": request_id,
                 **request.headers,
             }
-            if last_event_id := request.last_event_id.strip():
-                # As bytes: http.client would write a text as Latin-1.
-                headers["Last-Event-ID"] = last_event_id.encode()
             prepared = session.prepare_request(
                 requests.Request(
                     request.method,
@@ -258,6 +256,11 @@ class HttpTransport:
                     auth=_Secrets(request.secrets),
                 )
             )
+            # What HTTP would strip is left out, and nothing else.
+            if last_event_id := request.last_event_id.encode().strip(b" \t"):
+                # As bytes: http.client would write a text as Latin-1. Not prepared:
+                # requests refuses an id that begins with a form feed.
+                prepared.headers["Last-Event-ID"] = last_event_id  # type: ignore[assignment]
             response = session.send(
                 prepared,
                 allow_redirects=False,
@@ -388,7 +391,10 @@ def server_request_id(headers: Mapping[str, str]) -> str | None:
 
 
 def _is_event_stream(response: requests.Response) -> bool:
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    said = response.headers.get("content-type", "")
+    # Of several types the last one counts; a part of a parameter is none.
+    kinds = [part.partition(";")[0].strip().lower() for part in said.split(",")]
+    kind = next(filter(_MIME_TYPE.fullmatch, reversed(kinds)), kinds[-1])
     # Some servers send no type at all; what claims to be something else is not ours.
     return kind in ("text/event-stream", "")
 

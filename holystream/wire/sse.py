@@ -184,7 +184,9 @@ class EventParser:
 
     def feed(self, lines: Sequence[bytes]) -> list[ServerSentEvent]:
         """Return the events that these lines complete."""
-        if not self._started and lines:
+        if not lines:
+            return []
+        if not self._started:
             self._started = True
             lines = [lines[0].removeprefix(_BOM), *lines[1:]]
         if (usual := self._usual(lines)) is not None:
@@ -234,8 +236,10 @@ class EventParser:
         elif name == b"id":
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
-        elif name == b"retry" and value.isdigit() and len(value) <= _RETRY_DIGITS:
-            self._retry = self.reconnection_time = int(value)
+        elif name == b"retry" and value.isdigit():
+            digits = value.lstrip(b"0") or b"0"
+            if len(digits) <= _RETRY_DIGITS:
+                self._retry = self.reconnection_time = int(digits)
 
     def close(self, rest: bytes) -> ServerSentEvent | None:
         """Return the event that the end of the stream completes, if any.

@@ -3,7 +3,7 @@
 It takes a whole body, decodes it, splits it with one regular expression and follows the
 standard word by word (https://html.spec.whatwg.org/multipage/server-sent-events.html,
 9.2.6). It shares no code with the package; what differs from the standard is `at_end`,
-the one deviation, and that a ``retry`` of more than 18 digits is no number.
+the one deviation, and that a ``retry`` of 10**18 or more is no number.
 """
 
 import json
@@ -54,7 +54,7 @@ def interpret(body, *, last_event_id="", at_end=False):  # noqa: C901 - the stan
             elif field == "id":
                 if "\0" not in value:
                     id_buffer = value
-            elif field == "retry" and re.fullmatch("[0-9]{1,18}", value):
+            elif field == "retry" and re.fullmatch("0*[0-9]{1,18}", value):
                 retry = stream.reconnection_time = int(value)
     if at_end and is_whole(data.removesuffix("\n")):
         dispatch()
