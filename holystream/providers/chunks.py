@@ -19,6 +19,7 @@ import msgspec
 
 __all__ = [
     "DONE",
+    "INDEX_LIMIT",
     "Chunk",
     "ChunkChoice",
     "Delta",
@@ -37,10 +38,14 @@ DONE = b"[DONE]"
 """The data of the event that ends a stream."""
 
 _INDEX_DIGITS: Final = 10
+INDEX_LIMIT: Final = 2**31
+"""No index is as large; a hostile one may have thousands of digits."""
 
 # The typed reading refuses anything but null here, and the lenient one takes it: who
 # asks for what is rare pays for it, and no other stream looks at it in vain.
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     Rare = Any
 else:
     Rare = None
@@ -161,6 +166,21 @@ def read_identity(data: bytes) -> str | None:
         return _read_identified(data).id or None
     except UNREADABLE:
         return None
+
+
+def parts_of(choice: ChunkChoice, delta: Delta | None) -> Iterator[str]:
+    """Yield what a choice adds to its answer: "text", its "end", and the like."""
+    if delta is not None:
+        if delta.reasoning_content or delta.reasoning:
+            yield "reasoning"
+        if delta.content:
+            yield "text"
+        if delta.refusal:
+            yield "refusal"
+        if delta.tool_calls or delta.function_call:
+            yield "calls"
+    if choice.finish_reason:
+        yield "end"
 
 
 def read_leniently(data: bytes) -> NamedChunk | None:

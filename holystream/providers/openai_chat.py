@@ -27,11 +27,13 @@ from holystream.events import (
 from holystream.providers import continuation
 from holystream.providers.chunks import (
     DONE,
+    INDEX_LIMIT,
     UNREADABLE,
     Malformed,
     NamedChunk,
     NotJSON,
     ToolCallPiece,
+    parts_of,
     read_identity,
     read_leniently,
     read_named,
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
     from holystream.events import StreamEvent
     from holystream.providers.base import ChatRequest, Cursor
-    from holystream.providers.chunks import Chunk, Delta
+    from holystream.providers.chunks import Chunk, ChunkChoice, Delta
     from holystream.providers.profile import Profile
     from holystream.wire.faults import Refusal
     from holystream.wire.sse import ServerSentEvent
@@ -127,6 +129,7 @@ class OpenAIChat:
 class _State(msgspec.Struct, frozen=True, array_like=True):
     """All that a decoder knows, for another process."""
 
+    indexes: dict[str, int]
     lengths: list[dict[int, int]]
     waiting: list[tuple[int, int, int]]
     calls: list[ToolCallsState]
@@ -154,6 +157,8 @@ class OpenAIChatDecoder:
         # Until a chunk has told the answer's names, chunks are read with them.
         self._read: Callable[[bytes], Chunk] = read_named
         self._only_text = False
+        # Where one answer was asked for: the index that each part of it came under.
+        self._indexes: dict[str, int] = {}
         self._text_lengths: dict[int, int] = {}
         self._lengths: dict[_Channel, dict[int, int]] = {
             TextDelta: self._text_lengths,
@@ -216,6 +221,7 @@ class OpenAIChatDecoder:
         channels = list(self._lengths)
         return msgspec.msgpack.encode(
             _State(
+                indexes=self._indexes,
                 lengths=list(self._lengths.values()),
                 waiting=[
                     (channels.index(channel), index, ord(half))
@@ -233,6 +239,7 @@ class OpenAIChatDecoder:
     def restore(self, state: _State) -> Self:
         """Know what the decoder with this state knew."""
         channels = list(self._lengths)
+        self._indexes = dict(state.indexes)
         for known, lengths in zip(self._lengths.values(), state.lengths, strict=True):
             known.update(lengths)
         self._waiting = {
@@ -283,6 +290,7 @@ class OpenAIChatDecoder:
                 and not self._waiting
                 and len(events) == before + 1
                 and type(events[-1]) is TextDelta
+                and not self._indexes.get("text")
             )
             place += 1
         self.taken = place
@@ -352,13 +360,11 @@ class OpenAIChatDecoder:
                 self._read = read_plain
         choices = chunk.choices or ()
         for choice in choices:
-            index = choice.index or 0
-            if index < 0:
-                raise Malformed("a choice has a negative index")
             delta = choice.delta
-            if delta is None and choice.message is not None and self._is_new(index):
+            if delta is None and choice.message is not None and self._is_new(choice):
                 # A server that does not stream: the whole answer in one event.
                 delta = choice.message
+            index = choice.index = self._index_of(choice, delta)
             if delta is not None:
                 weights = self._weigh(index, delta, choice.logprobs)
                 self._add(index, delta, data, events)
@@ -371,6 +377,26 @@ class OpenAIChatDecoder:
         for choice in choices:
             if choice.finish_reason and self.failure is None:
                 self._finish(choice.index or 0, choice.finish_reason, data, events)
+
+    def _index_of(self, choice: ChunkChoice, delta: Delta | None) -> int:
+        """Return the number of the answer that a choice adds to.
+
+        Where one answer was asked for, that is 0. Some proxies number its parts: the
+        reasoning is 0, the text 1, the calls 2. But two texts are two answers.
+
+        Raises:
+            Malformed: There are more answers than were asked for.
+        """
+        index = choice.index or 0
+        many = self._choices > 1
+        if not 0 <= index < (self._choices if many else INDEX_LIMIT):
+            raise Malformed("the index of a choice is out of range")
+        if many:
+            return index
+        for part in parts_of(choice, delta):
+            if self._indexes.setdefault(part, index) != index:
+                raise Malformed("two answers came where one was asked for")
+        return 0
 
     def _weigh(self, index: int, delta: Delta, report: Any) -> list[Logprobs]:
         """Return the log probabilities of what a delta is about to add.
@@ -485,7 +511,8 @@ class OpenAIChatDecoder:
             answer=Answer(status=200, headers={}, body=data),
         )
 
-    def _is_new(self, index: int) -> bool:
+    def _is_new(self, choice: ChunkChoice) -> bool:
+        index = 0 if self._choices == 1 else choice.index or 0
         return index not in self._calls and not any(
             index in lengths for lengths in self._lengths.values()
         )

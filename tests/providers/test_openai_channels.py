@@ -58,7 +58,8 @@ def test_reasoning_in_every_dialect(delta):
 
 
 def test_a_reasoning_choice_alone_does_not_finish():
-    decoder, _ = run(finish(), chunk(choice(index=1, reasoning="hm")))
+    thought = chunk(choice(index=1, reasoning="hm"))
+    decoder, _ = run(finish(), thought, DONE, n=2)
     assert not decoder.finished
 
 
@@ -144,5 +145,5 @@ def test_a_text_cut_between_any_utf16_units_comes_out_whole(text_, cuts, indexes
     data = [content("".join(piece)) for piece in pieces]
     if indexes:
         data = [each for piece in data for each in (piece, text("o", 1))]
-    _, events = run(*data, finish())
+    _, events = run(*data, finish(), n=1 + indexes)
     assert said(events) == text_

@@ -6,6 +6,7 @@ import pytest
 from chat_chunks import (
     DONE,
     OPENAI,
+    PROFILE,
     USAGE,
     calls,
     choice,
@@ -26,6 +27,9 @@ from holystream.events import (
     Usage,
     UsageReport,
 )
+from holystream.providers.base import ChatRequest
+from holystream.providers.openai_chat import OpenAIChat
+from holystream.wire.faults import FaultKind
 from holystream.wire.sse import ServerSentEvent
 
 
@@ -120,9 +124,82 @@ def test_a_choice_that_never_came_is_missed_unless_the_server_ended_itself():
     assert decoder.complete(clean_end=True)
 
 
-def test_a_choice_that_was_not_asked_for_must_end_too():
-    decoder, _ = run(text("a"), text("b", 1), finish(), DONE)
+@pytest.mark.parametrize("index", [1, 2, 127, 10**9])
+def test_the_only_answer_is_the_first_whatever_its_index(index):
+    decoder, events = run(
+        text("a", index), text("b", index), text("c", index), finish(index=index), DONE
+    )
+    assert said(events) == "abc"
+    assert {event.index for event in events} == {0}
+    assert decoder.finished
+    assert decoder.finish_reasons == {0: "stop"}
+
+
+@pytest.mark.parametrize("end", [0, 1, 2])
+def test_an_answer_whose_parts_are_numbered_is_one(end):
+    """As litellm gave those of Anthropic and Bedrock: the block's number as index."""
+    decoder, events = run(
+        chunk(choice(index=0, reasoning="hm")),
+        text("a", 1),
+        text("b", 1),
+        tool(0, id="1", name="f", arguments="{}", choice_index=2),
+        finish("tool_calls", index=end),
+        DONE,
+    )
+    assert said(events, ReasoningDelta) == "hm"
+    assert said(events) == "ab"
+    assert calls(events) == [("1", "f", {})]
+    assert decoder.finished
+    assert decoder.finish_reasons == {0: "tool_calls"}
+
+
+TWO_ANSWERS = {
+    "side by side": [text("a"), text("b", 1), finish(), finish(index=1)],
+    "the second is cut": [text("a"), text("b", 1), finish()],
+    "the second begins": [text("b", 1), text("a"), finish()],
+    "in one chunk": [chunk(choice(content="a"), choice(index=1, content="b"))],
+    "one after the other": [text("a"), finish(), text("b", 1), finish(index=1)],
+    "in fast text": [text("b", 7), *[text("a")] * 5],
+    "two ends": [text("a"), finish(), finish("length", index=1)],
+    "two calls": [
+        tool(id="1", name="f", arguments="{}"),
+        tool(id="2", name="g", arguments="{}", choice_index=1),
+    ],
+}
+
+
+@pytest.mark.parametrize("data", TWO_ANSWERS.values(), ids=TWO_ANSWERS)
+def test_two_answers_where_one_was_asked_for_are_never_taken_for_one(data):
+    decoder, events = run(*data, DONE)
+    assert said(events) in {"", "a", "b"}
+    assert len(calls(events)) < 2
+    assert decoder.failure.kind is FaultKind.MALFORMED
+    assert "two answers" in decoder.failure.detail
     assert not decoder.complete(clean_end=True)
+
+
+def test_another_process_knows_the_index_of_the_only_answer():
+    decoder = new_decoder()
+    decoder.decode(messages(text("a", 1)))
+    request = ChatRequest(path="", body={}, model="m", choices=1, deterministic=False)
+    heir = OpenAIChat(PROFILE).restored(request, decoder.state(), segment=1)
+    assert heir.decode(messages(text("b", 1)))[0].text == "b"
+    assert heir.decode(messages(text("c", 0))) == []
+    assert "two answers" in heir.failure.detail
+
+
+@pytest.mark.parametrize("index", [2, 10**9, -1, 10**50])
+def test_an_index_beyond_the_answers_asked_for_is_malformed(index):
+    decoder, events = run(text("a"), text("b", index), n=2)
+    assert said(events) == "a"
+    assert decoder.failure.kind is FaultKind.MALFORMED
+
+
+@pytest.mark.parametrize("index", [-1, 2**31, 10**50])
+def test_an_index_that_is_none_is_malformed(index):
+    decoder, events = run(text("a", index), DONE)
+    assert events == []
+    assert decoder.failure.kind is FaultKind.MALFORMED
 
 
 # Every way a healthy stream may differ: the same text must come out, complete.
