@@ -9,6 +9,7 @@ but the one place that sets the header should call it.
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hmac
 import re
 import urllib.parse
@@ -18,7 +19,7 @@ from holystream.errors import ConfigurationError, InvalidAPIKey
 from holystream.wire.request import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
 
@@ -103,19 +104,103 @@ class APIKey:
         raise TypeError("an APIKey cannot be pickled: read it anew where it is needed")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, init=False)
 class Endpoint:
     """One place to send requests to.
 
-    Attributes:
-        name: What messages, events and tokens call it; never its URL.
-        base_url: As `check_base_url` returned it.
+    Args:
+        base_url: Where the API is, ``/v1`` or the like included.
         key: The key for this origin and no other; None where none is needed.
+        name: What messages, events and tokens call it; the host by default.
+        region: Where it is, for people and for records.
+        priority: Its tier: as long as an endpoint with a lower number can be used,
+            this one is not.
+        models: The models that it has, as patterns of the shell (``gpt-*``), without
+            regard to case; None for any.
+
+    Attributes:
+        base_url: As `check_base_url` returned it.
+        key: The key, which does not show itself, or None.
+        name: What messages, events and tokens call it; never its URL.
+        region: Where it is, or None.
+        priority: Its tier, the lowest first.
+        models: The patterns of its models, or None.
+
+    Raises:
+        ConfigurationError: A value cannot be used; the message says why.
+        InvalidAPIKey: The key cannot be one.
     """
 
-    name: str
     base_url: str
-    key: APIKey | None = None
+    key: APIKey | None
+    name: str
+    region: str | None
+    priority: int
+    models: tuple[str, ...] | None
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: APIKey | str | None = None,
+        name: str | None = None,
+        region: str | None = None,
+        priority: int = 0,
+        models: Iterable[str] | None = None,
+    ) -> None:
+        put = object.__setattr__
+        for field in dataclasses.fields(self):
+            # Shown by a traceback of its own making.
+            put(self, field.name, None)
+        secret = key if key is None or isinstance(key, APIKey) else APIKey(key)
+        # An error's traceback may be shown with its variables.
+        del key
+        if secret is not None:
+            check_key(secret.reveal(), "key=")
+        # Whether a key may go there unencrypted is for the client to say.
+        url = check_base_url(base_url, allow_http=True, has_key=False)
+        if name is None:
+            name = urllib.parse.urlsplit(url).netloc
+        _check_label(name, "name")
+        if region is not None:
+            _check_label(region, "region")
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise ConfigurationError(
+                f"Endpoint's priority must be a whole number, not {priority!r}"
+            )
+        put(self, "base_url", url)
+        put(self, "key", secret)
+        put(self, "name", name)
+        put(self, "region", region)
+        put(self, "priority", priority)
+        put(self, "models", None if models is None else _patterns(models))
+
+    def has(self, model: str) -> bool:
+        """Whether it has this model."""
+        return self.models is None or any(
+            fnmatch.fnmatchcase(model.lower(), pattern.lower())
+            for pattern in self.models
+        )
+
+
+def _check_label(value: object, field: str) -> None:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ConfigurationError(
+            f"Endpoint's {field} must be a printable str that is not empty, not "
+            f"{value!r}"
+        )
+
+
+def _patterns(models: Iterable[object]) -> tuple[str, ...]:
+    # A str is an iterable of its letters.
+    given = () if isinstance(models, str) else tuple(models)
+    patterns = tuple(each for each in given if isinstance(each, str) and each)
+    if not patterns or len(patterns) < len(given):
+        raise ConfigurationError(
+            "Endpoint's models must be the names or patterns of one model or more, "
+            f"such as ['gpt-*'], not {models!r}"
+        )
+    return patterns
 
 
 def check_key(value: str, source: str) -> APIKey:

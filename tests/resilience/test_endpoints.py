@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
@@ -116,6 +117,68 @@ def test_keys_are_compared_by_their_text():
     assert APIKey("a") != APIKey("b")
     assert APIKey("a") != "a"
     assert len({APIKey("a"), APIKey("a"), APIKey("b")}) == 2
+
+
+def test_an_endpoint_as_a_user_writes_it():
+    endpoint = Endpoint(
+        "https://EU.example/v1/", key=GOOD_KEY, region="eu", priority=1, name="eu-1"
+    )
+    assert endpoint.base_url == "https://eu.example/v1"
+    assert endpoint.key == APIKey(GOOD_KEY)
+    assert (endpoint.name, endpoint.region, endpoint.priority) == ("eu-1", "eu", 1)
+    assert endpoint == dataclasses.replace(endpoint)
+    assert dataclasses.replace(endpoint, region="us").key == endpoint.key
+
+
+def test_an_endpoint_without_a_name_is_called_by_its_host():
+    assert Endpoint("https://a.example:8443/v1").name == "a.example:8443"
+
+
+@pytest.mark.parametrize(
+    ("models", "model", "has"),
+    [
+        (None, "anything", True),
+        (["gpt-4o"], "gpt-4o", True),
+        (["gpt-4o"], "gpt-4o-mini", False),
+        (["gpt-*", "o?"], "GPT-4o", True),
+        (["GPT-*", "o?"], "o3", True),
+        (["gpt-*", "o?"], "claude", False),
+    ],
+)
+def test_an_endpoint_has_the_models_that_its_patterns_name(models, model, has):
+    assert Endpoint("https://a.example", models=models).has(model) is has
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"base_url": "a.example"}, "must begin with https://"),
+        ({"key": " "}, "the API key from key= is empty"),
+        ({"key": 7}, "the API key from key= must be a str"),
+        ({"key": APIKey("")}, "the API key from key= is empty"),
+        ({"name": ""}, "name must be a printable str"),
+        ({"name": 1}, "name must be a printable str"),
+        ({"name": "a\nb"}, "name must be a printable str"),
+        ({"region": ""}, "region must be a printable str"),
+        ({"priority": True}, "priority must be a whole number"),
+        ({"priority": 1.0}, "priority must be a whole number"),
+        ({"models": "gpt-4o"}, "models must be the names or patterns"),
+        ({"models": []}, "models must be the names or patterns"),
+        ({"models": ["a", 1]}, "models must be the names or patterns"),
+        ({"models": ["a", ""]}, "models must be the names or patterns"),
+    ],
+)
+def test_a_wrong_setting_of_an_endpoint_is_named(options, complaint):
+    with pytest.raises(ConfigurationError, match=complaint):
+        Endpoint(**({"base_url": "https://a.example"} | options))
+
+
+def test_a_wrong_key_of_an_endpoint_is_in_no_variable_of_the_traceback():
+    with pytest.raises(InvalidAPIKey) as caught:
+        Endpoint("https://a.example", key=f"{GOOD_KEY}\n")
+    frames = [entry.frame.f_locals for entry in caught.traceback][1:]
+    assert frames
+    assert not any(GOOD_KEY in repr(variables) for variables in frames)
 
 
 def test_an_endpoint_is_a_value():
