@@ -5,9 +5,10 @@ takes what the API documents. It refuses everything else, and real servers send 
 NaN, halves of a surrogate pair, invalid UTF-8, null or an object of another type where
 one is promised. Those go to `read_leniently`, which is allowed to be slow.
 
-Invariants: a string from the typed reading can be encoded; one from the lenient reading
-may hold lone surrogates. Nothing that could be part of the answer is dropped because of
-its shape: it is read, or it raises `Malformed`, whose message never holds content.
+Invariants: a string from the typed reading can be encoded, and so can a name from the
+lenient one; but a piece of text from it may hold lone surrogates, half characters.
+Nothing that could be part of the answer is dropped because of its shape: it is read, or
+it raises `Malformed`, whose message never holds content.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
+
+from holystream.providers.surrogates import mend_whole
 
 __all__ = [
     "DONE",
@@ -250,9 +253,9 @@ def _delta(choice: dict[str, Any], key: str) -> Delta | None:
     content, thinking = _content(delta)
     return Delta(
         content=content,
-        reasoning_content=_name(delta, "reasoning_content") or thinking,
-        reasoning=_name(delta, "reasoning"),
-        refusal=_name(delta, "refusal"),
+        reasoning_content=_text(delta, "reasoning_content") or thinking,
+        reasoning=_text(delta, "reasoning"),
+        refusal=_text(delta, "refusal"),
         tool_calls=[_tool_call(piece) for piece in _list(delta, "tool_calls")] or None,
         function_call=_function(delta, "function_call"),
     )
@@ -313,9 +316,15 @@ def _list(holder: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return objects
 
 
-def _name(holder: dict[str, Any], key: str) -> str | None:
+def _text(holder: dict[str, Any], key: str) -> str | None:
     value = holder.get(key)
     return value if isinstance(value, str) else None
+
+
+def _name(holder: dict[str, Any], key: str) -> str | None:
+    """Return a string that is whole, so that no half of a character has a partner."""
+    value = _text(holder, key)
+    return value and mend_whole(value)
 
 
 def _index(holder: dict[str, Any]) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from holystream.events import TokenLogprob
-from holystream.providers.surrogates import REPLACEMENT, mend
+from holystream.providers.surrogates import mend_whole
 
 __all__ = ["read_tokens"]
 
@@ -38,11 +38,8 @@ def _token(report: Any) -> TokenLogprob | None:
     text, logprob = report.get("token"), report.get("logprob")
     if not isinstance(text, str) or not _is_number(logprob):
         return None
-    if text:
-        text, waiting = mend(text)
-        text += REPLACEMENT if waiting else ""
     return TokenLogprob(
-        token=text,
+        token=mend_whole(text),
         logprob=float(logprob),
         bytes=_bytes(report.get("bytes")),
         top=_tokens(report.get("top_logprobs")) or (),

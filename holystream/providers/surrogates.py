@@ -7,7 +7,7 @@ next. Python keeps a half as a lone surrogate, and the caller's ``.encode()`` ra
 
 from __future__ import annotations
 
-__all__ = ["REPLACEMENT", "mend"]
+__all__ = ["REPLACEMENT", "mend", "mend_whole"]
 
 REPLACEMENT = "\ufffd"
 """Stands for what cannot be read."""
@@ -27,3 +27,9 @@ def mend(text: str) -> tuple[str, str]:
         text, waiting = text[:-1], text[-1]
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return whole, waiting
+
+
+def mend_whole(text: str) -> str:
+    """Do the same to a text that no other piece follows."""
+    whole, waiting = mend(text)
+    return whole + REPLACEMENT if waiting else whole

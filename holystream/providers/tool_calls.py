@@ -24,7 +24,7 @@ import msgspec
 
 from holystream.events import ToolCall, ToolCallDelta
 from holystream.providers.chunks import Malformed
-from holystream.providers.surrogates import REPLACEMENT, mend
+from holystream.providers.surrogates import REPLACEMENT, mend, mend_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -256,8 +256,7 @@ def _begins_another(call: _Call, new_id: str, name: str, arguments: str) -> bool
 def _mend_all(value: Any) -> Any:
     """Mend every string of a parsed value: arguments escape on a level of their own."""
     if isinstance(value, str):
-        text, waiting = mend(value)
-        return text + REPLACEMENT if waiting else text
+        return mend_whole(value)
     if isinstance(value, list):
         return [_mend_all(element) for element in value]
     if isinstance(value, dict):

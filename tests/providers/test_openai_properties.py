@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from chat_chunks import (
     DONE,
@@ -135,7 +136,24 @@ CHUNKS = st.builds(
 )
 
 
+def strings(value):
+    """Every text that is somewhere in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, msgspec.Struct):
+        yield from strings(msgspec.structs.asdict(value))
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from strings(pair)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from strings(each)
+
+
 def check(decoder, events):
+    names = [decoder.model, decoder.response_id, decoder.finish_reasons]
+    for each in strings([events, *names]):
+        each.encode()
     for event in events:
         assert isinstance(
             event,
@@ -148,7 +166,7 @@ def check(decoder, events):
             | UsageReport,
         )
         if isinstance(event, TextDelta | ReasoningDelta | RefusalDelta):
-            assert event.text.encode()
+            assert event.text
     assert decoder.failure is None or decoder.failure.kind in {
         FaultKind.MALFORMED,
         FaultKind.ERROR_EVENT,
@@ -163,6 +181,28 @@ def test_no_shape_of_json_makes_it_raise(shapes, event):
     decoder = new_decoder()
     data = [ServerSentEvent(json.dumps(shape).encode(), event) for shape in shapes]
     check(decoder, decoder.decode(data))
+
+
+HALVES = st.text(st.sampled_from("a\ud83d\ude00\U0001f600"), min_size=1, max_size=3)
+
+
+@given(names=st.lists(HALVES, min_size=6, max_size=6), arguments=HALVES)
+def test_every_name_can_be_encoded(names, arguments):
+    model, response_id, name, id_, key, reason = names
+    decoder = new_decoder()
+    events = decoder.decode(
+        messages(
+            chunk(choice(role="assistant"), model=model, id=response_id),
+            tool(id=id_, name=name, arguments=json.dumps({key: arguments})),
+            finish(reason),
+        )
+    )
+    check(decoder, events)
+    (call,) = [event for event in events if type(event) is ToolCall]
+    assert call.id
+    assert decoder.finished
+    if name.isascii():
+        assert call.name == name
 
 
 @given(
