@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from holystream.events import ToolCall, ToolCallDelta
-from holystream.providers.chunks import Malformed
+from holystream.providers.chunks import INDEX_LIMIT, Malformed
+from holystream.providers.json_end import JSONEnd
 from holystream.providers.surrogates import REPLACEMENT, mend, mend_whole
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ToolCallsState(msgspec.Struct, frozen=True, array_like=True):
 class _Call:
     """One call on its way."""
 
-    __slots__ = ("id", "name", "pieces", "place", "waiting")
+    __slots__ = ("_end", "_whole", "id", "name", "pieces", "place", "waiting")
 
     def __init__(self, place: int) -> None:
         self.place = place
@@ -66,6 +67,14 @@ class _Call:
         self.pieces: list[str] = []
         # A high surrogate whose partner is in the next piece.
         self.waiting = ""
+        self._end = JSONEnd()
+        # What the parser said of the arguments, which is asked once.
+        self._whole: bool | None = None
+
+    def append(self, piece: str) -> None:
+        """Add to the arguments."""
+        self.pieces.append(piece)
+        self._end.feed(piece)
 
     @property
     def arguments(self) -> str:
@@ -73,15 +82,16 @@ class _Call:
         return "".join(self.pieces) + (REPLACEMENT if self.waiting else "")
 
     def is_whole(self) -> bool:
-        """Whether the arguments, as they stand, are JSON."""
-        # The first look spares a server that repeats itself a quadratic cost.
-        if not self.pieces or not self.pieces[-1].rstrip().endswith(("}", "]")):
+        """Whether the arguments, as they stand, are a JSON object or array."""
+        if not self._end.reached or self.waiting:
             return False
-        try:
-            json.loads(self.arguments)
-        except (ValueError, RecursionError):
-            return False
-        return True
+        if self._whole is None:
+            try:
+                json.loads(self.arguments)
+                self._whole = True
+            except (ValueError, RecursionError):
+                self._whole = False
+        return self._whole
 
 
 class ToolCalls:
@@ -92,6 +102,8 @@ class ToolCalls:
         self._segment = segment
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
+        # The first call with each id.
+        self._by_id: dict[str, _Call] = {}
         # Calls before this place are delivered, or given up by a cut answer.
         self._closed = 0
 
@@ -127,9 +139,10 @@ class ToolCalls:
             call = _Call(place)
             call.id, call.name = known.id, known.name
             if known.arguments:
-                call.pieces.append(known.arguments)
+                call.append(known.arguments)
             call.waiting = chr(known.waiting) if known.waiting else ""
             calls._calls.append(call)
+            calls._by_id.setdefault(call.id, call)
         calls._by_index = {
             index: calls._calls[place] for index, place in state.by_index.items()
         }
@@ -140,7 +153,8 @@ class ToolCalls:
         """Take the pieces of one chunk; append the events they make.
 
         Raises:
-            Malformed: A piece belongs to a call that was delivered as whole.
+            Malformed: A piece belongs to a call that was delivered as whole, or to none
+                that there can be.
         """
         for piece in pieces:
             function = piece.function
@@ -153,13 +167,14 @@ class ToolCalls:
                     raise Malformed(f"tool call {call.place} goes on after its end")
                 continue
             call.id = call.id or piece.id or ""
+            self._by_id.setdefault(call.id, call)
             call.name = call.name or name
             arguments, call.waiting = mend(call.waiting + arguments)
             begun = call.place == known
             if begun:
                 self._deliver(known, events)
             if arguments:
-                call.pieces.append(arguments)
+                call.append(arguments)
             if arguments or begun:
                 events.append(
                     ToolCallDelta(
@@ -198,10 +213,12 @@ class ToolCalls:
     def _find(self, piece: ToolCallPiece, name: str, arguments: str) -> _Call:
         """Return the call that a piece belongs to, a new one if it begins one."""
         if piece.index is not None:
+            if abs(piece.index) >= INDEX_LIMIT:
+                raise Malformed("the index of a tool call is out of range")
             call = self._by_index.get(piece.index)
         else:
-            same_id = (call for call in self._calls if piece.id and call.id == piece.id)
-            call = next(same_id, self._calls[-1] if self._calls else None)
+            call = self._by_id.get(piece.id) if piece.id else None
+            call = call or (self._calls[-1] if self._calls else None)
         if call is None or _begins_another(call, piece.id or "", name, arguments):
             call = _Call(len(self._calls))
             self._calls.append(call)

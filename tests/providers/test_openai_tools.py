@@ -1,5 +1,9 @@
 """Tool calls in pieces, in every server's way of cutting them."""
 
+import json
+import sys
+import types
+
 import pytest
 from chat_chunks import (
     DONE,
@@ -16,6 +20,8 @@ from chat_chunks import (
 )
 
 from holystream.events import ToolCall, ToolCallDelta
+from holystream.providers import tool_calls
+from holystream.providers.chunks import FunctionPiece, ToolCallPiece
 from holystream.wire.faults import FaultKind
 
 ONE_CALL = [("call_1", "f", {"a": 1})]
@@ -421,4 +427,93 @@ def test_halves_of_a_character_escaped_within_the_arguments():
 def test_half_a_character_at_the_end_of_the_arguments_is_no_json():
     begin = tool(id="1", name="f", arguments="@").replace(b'"@"', b'"{}\\ud83d"')
     decoder, _ = run(begin, finish())
+    assert decoder.failure.kind is FaultKind.MALFORMED
+
+
+def nameless(count):
+    """A server that repeats the name, in a text that seems to end at each piece."""
+    return [
+        tool(id="1", name="f", arguments='["' + "-" * count),
+        *[tool(name="f", arguments="x}")] * count,
+    ]
+
+
+def announced(count):
+    """Calls that follow one which seems whole and is not."""
+    return [
+        tool(0, id="0", name="f", arguments='{"a":"' + "}" * count),
+        *(tool(place, id=str(place), name="f") for place in range(1, count)),
+    ]
+
+
+def closed_again(count):
+    """Brackets that close the first one over and over."""
+    return [tool(0, id="1", name="f"), *[tool(name="f", arguments="[]")] * count]
+
+
+@pytest.mark.parametrize("stream", [nameless, announced, closed_again])
+def test_the_work_grows_with_the_stream(stream, monkeypatch):
+    parsed = 0
+
+    def loads(text):
+        nonlocal parsed
+        parsed += len(text)
+        return json.loads(text)
+
+    monkeypatch.setattr(
+        tool_calls, "json", types.SimpleNamespace(loads=loads, dumps=json.dumps)
+    )
+
+    def work(count):
+        """Count Python's calls, steps of generators included, and characters parsed."""
+        nonlocal parsed
+        parsed = steps = 0
+
+        def step(_frame, event, _arg):
+            nonlocal steps
+            steps += event == "call"
+
+        data = stream(count)
+        before = sys.getprofile()
+        sys.setprofile(step)
+        try:
+            run(*data)
+        finally:
+            sys.setprofile(before)
+        return steps + parsed
+
+    assert work(2_000) < 3 * work(1_000)
+
+
+def test_calls_that_only_their_ids_tell_apart_are_not_searched():
+    compared = 0
+
+    class Id(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    found = tool_calls.ToolCalls(0, 0)
+    events = []
+    for place in range(100):
+        begin = FunctionPiece(name="f", arguments="[")
+        found.add([ToolCallPiece(id=Id(place), function=begin)], events)
+    for place in range(100):
+        end = FunctionPiece(arguments=f"{place}]")
+        found.add([ToolCallPiece(id=Id(place), function=end)], events)
+    found.close(cut=False, events=events)
+    whole = [event for event in events if type(event) is ToolCall]
+    assert [(call.id, call.arguments) for call in whole] == [
+        (str(place), [place]) for place in range(100)
+    ]
+    # In a search it would be thousands.
+    assert compared < 1_000
+
+
+def test_an_index_that_no_call_has_is_malformed():
+    decoder, _ = run(tool(2**31, id="1", name="f", arguments=A))
     assert decoder.failure.kind is FaultKind.MALFORMED
