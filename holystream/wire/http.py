@@ -376,8 +376,11 @@ class _Secrets(requests.auth.AuthBase):
 
 def _redirect_target(url: str, response: requests.Response) -> str:
     """Return the URL that a redirect names; empty if it is none."""
+    # Nothing, joined to the URL, would be the URL itself.
+    if not (location := response.headers.get("location", "")):
+        return ""
     try:
-        target = urljoin(url, response.headers.get("location", ""))
+        target = urljoin(url, location)
         origin(target)
     except ValueError:
         return ""
