@@ -11,6 +11,7 @@ here, and all faults are real ones: a FIN is a FIN, a RST is a RST.
 
 from holystream.simulator.answers import Answer, Choice, ToolCall
 from holystream.simulator.failures import ERROR_EVENTS
+from holystream.simulator.generations import Generation
 from holystream.simulator.messages import Headers, ReceivedRequest
 from holystream.simulator.script import Script
 from holystream.simulator.server import Simulator
@@ -19,6 +20,7 @@ __all__ = [
     "ERROR_EVENTS",
     "Answer",
     "Choice",
+    "Generation",
     "Headers",
     "ReceivedRequest",
     "Script",

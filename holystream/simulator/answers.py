@@ -10,7 +10,7 @@ with tools in the request, by a call. A model named `...reasoner...` thinks firs
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from holystream.simulator.prose import pieces, prose, seeded
@@ -99,31 +99,59 @@ def is_sampled(request: Mapping[str, Any]) -> bool:
     return request.get("temperature") != 0 and request.get("seed") is None
 
 
-def make_answer(
-    request: dict[str, Any],
-    *,
-    sample: int = 0,
-    text: Text = None,
-    length: int = DEFAULT_LENGTH,
-) -> Answer:
-    """Answer the request; `sample` counts the answers to the same question."""
-    model, messages = str(request.get("model", "")), request.get("messages") or []
-    key = (model, messages, request.get("seed"), sample if is_sampled(request) else 0)
-    random = seeded(*key)
-    fixed = text(request) if callable(text) else text
+def draw(
+    request: Mapping[str, Any], *, sample: int, text: Text, length: int
+) -> tuple[Choice, ...]:
+    """Return what the model would write if nothing stopped it.
+
+    `sample` tells apart the answers to the same question; 0 is the greedy one.
+    """
+    messages = request.get("messages") or []
+    key = (str(request.get("model", "")), messages, request.get("seed"), sample)
+    fixed = text(dict(request)) if callable(text) else text
     prompt = last_prompt(messages)
     if fixed is None and prompt.startswith("echo:"):
         fixed = prompt.removeprefix("echo:")
-    choices = tuple(
+    return tuple(
         _choice(request, (*key, index), fixed, length)
         for index in range(int(request.get("n") or 1))
     )
+
+
+def make_answer(
+    request: Mapping[str, Any],
+    choices: Sequence[Choice],
+    *,
+    sample: int = 0,
+    repeat: int = 0,
+    cached_tokens: int = 0,
+) -> Answer:
+    """Make the answer to the request of these choices, within its `max_tokens`.
+
+    `repeat` tells apart the ids of generations that are alike.
+    """
+    model, messages = str(request.get("model", "")), request.get("messages") or []
+    key: tuple[object, ...] = (model, messages, request.get("seed"), sample)
+    random = seeded(*key, "repeat", repeat) if repeat else seeded(*key)
+    limit = request.get("max_completion_tokens") or request.get("max_tokens")
+    limited = tuple(_limited(choice, limit) for choice in choices)
     return Answer(
         id=f"chatcmpl-{random.getrandbits(96):024x}",
         created=_EPOCH + random.getrandbits(24),
         model=model,
-        choices=choices,
-        usage=_usage(messages, choices),
+        choices=limited,
+        usage=_usage(messages, limited, cached_tokens),
+    )
+
+
+def _limited(choice: Choice, limit: int | None) -> Choice:
+    reasoning, deltas = choice.reasoning_deltas, choice.deltas
+    if limit is None or len(reasoning) + len(deltas) <= limit:
+        return choice
+    reasoning = reasoning[:limit]
+    deltas = deltas[: limit - len(reasoning)]
+    return replace(
+        choice, deltas=deltas, reasoning_deltas=reasoning, finish_reason="length"
     )
 
 
@@ -131,11 +159,12 @@ def last_prompt(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return the text of the last user message."""
     for message in reversed(messages):
         if isinstance(message, Mapping) and message.get("role") == "user":
-            return _text_of(message.get("content"))
+            return text_of(message.get("content"))
     return ""
 
 
-def _text_of(content: object) -> str:
+def text_of(content: object) -> str:
+    """Return the text of a message's content, in one piece or in parts."""
     if isinstance(content, list):
         parts = (part for part in content if isinstance(part, Mapping))
         return "".join(str(part.get("text", "")) for part in parts)
@@ -159,13 +188,7 @@ def _choice(
     elif not calls:
         spread = length // 10
         deltas = prose(random, length - spread // 2 + random.randrange(spread + 1))
-    limit = request.get("max_completion_tokens") or request.get("max_tokens")
-    finish = "tool_calls" if calls else "stop"
-    if limit is not None and len(reasoning) + len(deltas) > limit:
-        finish = "length"
-        reasoning = reasoning[:limit]
-        deltas = deltas[: limit - len(reasoning)]
-    return Choice(deltas, reasoning, calls, finish)
+    return Choice(deltas, reasoning, calls, "tool_calls" if calls else "stop")
 
 
 def _tool_calls(
@@ -227,7 +250,9 @@ def _made_up(
     return name or function.get("name", ""), json.dumps(arguments, ensure_ascii=False)
 
 
-def _usage(messages: Sequence[Any], choices: Sequence[Choice]) -> dict[str, Any]:
+def _usage(
+    messages: Sequence[Any], choices: Sequence[Choice], cached: int
+) -> dict[str, Any]:
     prompt = sum(4 + len(json.dumps(message)) // 4 for message in messages)
     completion = sum(choice.tokens for choice in choices)
     reasoning = sum(len(choice.reasoning_deltas) for choice in choices)
@@ -235,6 +260,6 @@ def _usage(messages: Sequence[Any], choices: Sequence[Choice]) -> dict[str, Any]
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": min(cached, prompt)},
         "completion_tokens_details": {"reasoning_tokens": reasoning},
     }

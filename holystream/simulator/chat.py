@@ -20,7 +20,7 @@ from holystream.simulator.script import Script
 _FINGERPRINT = "fp_simulator"
 _PADDING = "aZ3kQ9xW7mB1vR5t"
 _ESCAPE_EVERY = 3
-_DONE = b"data: [DONE]"
+_DONE = "data: [DONE]"
 _BOM = b"\xef\xbb\xbf"
 _HALF = re.compile("[\ud800-\udfff]")
 _LAST_OF_THE_BMP = 0xFFFF
@@ -90,17 +90,35 @@ def event_stream(
     answer: Answer, request: Mapping[str, Any], script: Script
 ) -> tuple[bytes, ...]:
     """Return the blocks of the stream, one per event."""
-    blank = script.newline * 2
-    ending = blank.encode()
-    blocks = [
-        text.encode() + ending
-        for text in _chunks(_Writer(answer, request), answer, script)
-    ]
-    if script.done:
-        blocks.append(_DONE + ending)
+    return lay_out(with_ids(events(answer, request, script), answer, script), script)
+
+
+def events(
+    answer: Answer, request: Mapping[str, Any], script: Script
+) -> tuple[str, ...]:
+    """Return the data line of each event."""
+    lines = tuple(_chunks(_Writer(answer, request), answer, script))
+    return (*lines, _DONE) if script.done else lines
+
+
+def with_ids(lines: Sequence[str], answer: Answer, script: Script) -> Sequence[str]:
+    """Return the lines with the ids that the script gives them, counting from 1."""
+    if script.ids is None:
+        return lines
+    name = f"{answer.id}:" if script.ids == "named" else ""
+    ending = script.newline
+    return [f"id: {name}{number}{ending}{line}" for number, line in enumerate(lines, 1)]
+
+
+def lay_out(lines: Sequence[str], script: Script) -> tuple[bytes, ...]:
+    """Return the blocks of one event stream, with what is wrong with them."""
+    ending = (script.newline * 2).encode()
+    blocks = [line.encode() + ending for line in lines]
     if script.malformed_at is not None and script.malformed_at < len(blocks):
         broken = blocks[script.malformed_at].rstrip(b"\r\n")
-        blocks[script.malformed_at] = broken[: len(broken) * 2 // 3] + ending
+        start = broken.index(b"data: ")
+        end = start + (len(broken) - start) * 2 // 3
+        blocks[script.malformed_at] = broken[:end] + ending
     if script.error_event_at is not None and script.error_event_at <= len(blocks):
         blocks[script.error_event_at :] = [_error_block(script)]
     if blocks and script.bom:

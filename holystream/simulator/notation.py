@@ -39,6 +39,10 @@ def _newline(value: str) -> str:
     return _NEWLINES.get(value.lower(), value)
 
 
+def _echo(value: str) -> str:
+    return "pieces" if value.lower() in ("true", "yes", "1") else value
+
+
 def _body(value: str | Mapping[str, Any]) -> bytes | Mapping[str, Any]:
     # surrogateescape carries bytes that are not UTF-8 through the text form.
     return value.encode(errors="surrogateescape") if isinstance(value, str) else value
@@ -60,6 +64,11 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
     **dict.fromkeys(("final_blank_line", "split_surrogates"), _flag),
     **dict.fromkeys(("cut", "cut_before_headers", "framing", "usage"), str),
     **dict.fromkeys(("ping_text", "content_type", "redirect", "finish_reason"), str),
+    **dict.fromkeys(("differ_at", "shorter", "cached_tokens"), int),
+    **dict.fromkeys(("replay_events", "shuffle", "overlap"), int),
+    **dict.fromkeys(("sampling", "tokens"), _flag),
+    **dict.fromkeys(("ids", "cursor", "prefill", "stitch", "preamble"), str),
+    "echo": _echo,
     **dict.fromkeys(("drip", "drip_headers"), _pair),
     "newline": _newline,
     "error": _body,

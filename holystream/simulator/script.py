@@ -1,12 +1,16 @@
 """Script: what goes wrong with one answer.
 
 A Script is a frozen set of faults; the default one is a healthy answer. All
-faults compose. Two families, and `Simulator.body` knows only the first:
+faults compose. Three families, and `Simulator.body` knows only the first two:
 
+* what is *generated*, and with which ids: `sampling`, `tokens`, `differ_at`,
+  `shorter`, `cached_tokens`, `ids`, `prefill`, `echo`, `stitch`, `preamble`,
+  `overlap`;
 * what the event stream *says*: `newline`, `bom`, `usage`, `finish`, `done`,
   `finish_reason`, `malformed_at`, `error_event_at`, `final_blank_line`,
   `split_surrogates`;
-* how it is *delivered*: everything else.
+* how it is *delivered*: everything else. `cursor`, `replay_events` and `shuffle`
+  count only for a request that says where to go on.
 
 Offsets (`cut_at`, `stall_at`) count bytes of the event stream as the client
 gets it after removing HTTP framing and gzip; pings are not counted. An offset
@@ -29,6 +33,15 @@ HeaderCut: TypeAlias = Literal["fin", "rst"]
 Framing: TypeAlias = Literal["chunked", "one-chunk", "close", "length"]
 Newline: TypeAlias = Literal["\n", "\r\n", "\r"]
 UsagePlace: TypeAlias = Literal["last", "finish", "none"]
+Ids: TypeAlias = Literal["plain", "named"]
+Cursor: TypeAlias = Literal[
+    "honour", "inclusive", "ignore", "other", "gap", "missing", "refuse", "empty"
+]
+Prefill: TypeAlias = Literal[
+    "none", "prefix", "continue", "trailing", "ignore", "refuse"
+]
+Echo: TypeAlias = Literal["pieces", "whole", "glued"]
+Stitch: TypeAlias = Literal["continue", "whole"]
 
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "cut": get_args(Cut),
@@ -36,6 +49,11 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "framing": (None, *get_args(Framing)),
     "newline": get_args(Newline),
     "usage": get_args(UsagePlace),
+    "ids": (None, *get_args(Ids)),
+    "cursor": get_args(Cursor),
+    "prefill": get_args(Prefill),
+    "echo": (None, *get_args(Echo)),
+    "stitch": (None, *get_args(Stitch)),
 }
 _Range: TypeAlias = Callable[[Any], bool]
 
@@ -57,6 +75,8 @@ _RANGES: Mapping[str, _Range] = {
     **dict.fromkeys(("cut_at", "stall_at", "times"), _not_negative),
     **dict.fromkeys(("error_event_at", "malformed_at"), _not_negative),
     **dict.fromkeys(("pings", "rechunk"), _positive),
+    **dict.fromkeys(("replay_events", "shuffle", "overlap"), _not_negative),
+    **dict.fromkeys(("differ_at", "shorter", "cached_tokens"), _not_negative),
     **dict.fromkeys(("drip", "drip_headers"), _pair),
     "status": range(200, 1000).__contains__,
 }
@@ -133,6 +153,47 @@ class Script:
     """Usage in a chunk of its own when asked for, on the finish, or never."""
     split_surrogates: bool = False
     """Each character beyond U+FFFF comes as two deltas, half a pair each."""
+
+    sampling: bool | None = None
+    """Whether asking again gives another text; by default the request's
+    temperature and seed say so."""
+    tokens: bool = False
+    """Deltas are whole tokens (a word with the space before it, one character of
+    CJK or emoji), rather than pieces of one to eight characters."""
+    differ_at: int | None = None
+    """Characters after which the text is another one."""
+    shorter: int | None = None
+    """Characters after which the text is at its end, and says "stop"."""
+    cached_tokens: int = 0
+    """How many tokens of the prompt, at most, are reported as cached."""
+
+    ids: Ids | None = None
+    """Every event has an id: a `plain` number, from 1, or `named` by the id of the
+    response as well. A request with one as its Last-Event-ID goes on behind it."""
+    cursor: Cursor = "honour"
+    """What such a request meets: the rest; the rest `inclusive` of the event it
+    names; an answer from the start, as if it were to `ignore`; the rest of an
+    `other` answer; a `gap` of one event; a 404 as `missing`; a 400 to `refuse` it;
+    an `empty` event stream."""
+    replay_events: int = 0
+    """How many of the events before it come again first, by their old ids."""
+    shuffle: int = 0
+    """The rest comes out of order, within each run of so many events."""
+
+    prefill: Prefill = "none"
+    """Which prefill is understood: an assistant message at the end with `prefix:
+    true`, with the request's `continue_final_message: true`, or just `trailing`.
+    `none`: it is a turn like others; `ignore`: it is passed over; `refuse`: 400."""
+    echo: Echo | None = None
+    """The prefix comes again before what is new: as one delta, `glued` to the first
+    new one, or in `pieces` cut anywhere."""
+    stitch: Stitch | None = None
+    """A user's message behind a part of the answer, or quoting the end of one, gets
+    its continuation, or the `whole` answer again."""
+    preamble: str = ""
+    """What is said first when an answer is stitched."""
+    overlap: int = 0
+    """How many characters of the end come again when an answer is stitched."""
 
     framing: Framing | None = None
     """Default: `chunked` for event streams, `length` for plain bodies."""

@@ -23,6 +23,7 @@ from typing import Any, Self
 from holystream.simulator import chat
 from holystream.simulator.answers import DEFAULT_LENGTH, Answer, Text
 from holystream.simulator.failures import error_body
+from holystream.simulator.generations import Generation
 from holystream.simulator.messages import (
     BadRequest,
     ReceivedRequest,
@@ -128,9 +129,26 @@ class Simulator:
         with self._changed:
             self._scripts += [(script, script.times) for script in scripts]
 
-    def answer(self, body: dict[str, Any], sample: int | None = None) -> Answer:
-        """Return what such a request is answered: next time, or as that sample."""
-        return self._service.answer(body, sample)
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """The answers generated lately, in order: some hundreds, and no huge ones.
+
+        A response that goes on with an answer behind a cursor is not another one.
+        """
+        return self._service.generations
+
+    def answer(
+        self,
+        body: dict[str, Any],
+        sample: int | None = None,
+        script: Script = Script(),  # noqa: B008 - frozen
+    ) -> Answer:
+        """Return what such a request is answered: next time, or as that sample.
+
+        Raises:
+            Refused: By such a script it is refused.
+        """
+        return self._service.answer(body, script, sample)
 
     def body(
         self,
@@ -139,7 +157,8 @@ class Simulator:
         sample: int | None = None,
     ) -> bytes:
         """Return the event stream of `answer`, byte for byte, uncut."""
-        return b"".join(chat.event_stream(self.answer(body, sample), body, script))
+        answer = self.answer(body, sample, script)
+        return b"".join(chat.event_stream(answer, body, script))
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 10.0) -> bool:
         """Wait until `condition()` holds; tell whether it does.

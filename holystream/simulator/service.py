@@ -1,60 +1,56 @@
 """What is answered to a request: routes, keys, models, errors.
 
-Knows HTTP only as requests and responses and the network not at all. The one
-thing that changes is how often each question was asked: sampling counts it, per
-question, so that other requests going on at the same time change nothing.
+Knows HTTP only as requests and responses and the network not at all. What it
+remembers from one request to the next is in `chats`.
 """
 
-import hashlib
 import hmac
-import json
-import threading
-from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from holystream.simulator import chat
-from holystream.simulator.answers import Answer, Text, is_sampled, make_answer
+from holystream.simulator.answers import Answer, Text
+from holystream.simulator.chats import Chats
 from holystream.simulator.failures import error_body
+from holystream.simulator.generations import Generation
 from holystream.simulator.messages import ReceivedRequest, Response
+from holystream.simulator.responses import (
+    Refused,
+    bare_response,
+    error_response,
+    json_response,
+)
 from holystream.simulator.script import Script
 
-CHAT_ROUTE = "/v1/chat/completions"
+# DeepSeek's prefix is a beta feature, with a path of its own.
+_CHAT_ROUTES = ("/v1/chat/completions", "/beta/chat/completions")
 _MODELS_ROUTE = "/v1/models"
 _MODELS = ("simulator", "simulator-reasoner")
-_JSON = "application/json"
-_EVENT_STREAM = "text/event-stream; charset=utf-8"
 _OK, _MULTIPLE_CHOICES, _REDIRECTS = 200, 300, range(300, 400)
 _WITHOUT_BODY = (204, 304)
 
 
-class _Refused(Exception):
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.response = _error(status, error_body(status, message, code=code))
-
-
 def is_chat(request: ReceivedRequest) -> bool:
     """Tell whether the request asks for a chat completion."""
-    return request.method == "POST" and request.route == CHAT_ROUTE
+    return request.method == "POST" and request.route in _CHAT_ROUTES
 
 
 class Service:
     """Answers requests; used by all connections."""
 
     def __init__(self, *, text: Text, length: int, api_keys: Collection[str]) -> None:
-        self._text = text
-        self._length = length
+        self._chats = Chats(text=text, length=length)
         self._api_keys = tuple(api_keys)
-        self._lock = threading.Lock()  # guards _asked
-        self._asked: Counter[bytes] = Counter()
 
-    def answer(self, body: dict[str, Any], sample: int | None = None) -> Answer:
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """What was generated lately."""
+        return self._chats.generations.all()
+
+    def answer(
+        self, body: Mapping[str, Any], script: Script, sample: int | None = None
+    ) -> Answer:
         """Return what the next such request (or that sample) is answered."""
-        if sample is None:
-            with self._lock:
-                sample = self._asked[_question(body)]
-        return make_answer(body, sample=sample, text=self._text, length=self._length)
+        return self._chats.foretell(body, script, sample)
 
     def respond(self, request: ReceivedRequest, script: Script) -> Response:
         """Return the response to one request."""
@@ -62,88 +58,52 @@ class Service:
             return early
         try:
             self._check_key(request)
-            if request.route == CHAT_ROUTE:
-                return self._chat(request, script)
-            return _models(request)
-        except _Refused as refused:
+            if is_chat(request):
+                return self._chats.respond(request, script)
+            return _others(request)
+        except Refused as refused:
             return refused.response
         except Exception as error:  # noqa: BLE001 - `text` is the user's; he sees it
-            return _error(500, error_body(500, f"the simulator failed: {error!r}"))
+            message = f"the simulator failed: {error!r}"
+            return error_response(500, error_body(500, message))
 
     def _check_key(self, request: ReceivedRequest) -> None:
         if not self._api_keys:
             return
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key:
-            raise _Refused(401, "You didn't provide an API key.")
+            raise Refused(401, "You didn't provide an API key.")
         if not any(
             hmac.compare_digest(key.encode(), known.encode())
             for known in self._api_keys
         ):
             shown = f"{key[:3]}***{key[-3:]}" if len(key) > len("sk-***xyz") else "***"
-            raise _Refused(401, f"Incorrect API key provided: {shown}.")
-
-    def _chat(self, request: ReceivedRequest, script: Script) -> Response:
-        if request.method != "POST":
-            raise _Refused(405, f"{request.method} is not allowed here.")
-        body = _checked(request)
-        if not is_sampled(body):
-            sample = 0
-        else:
-            question = _question(body)
-            with self._lock:
-                sample = self._asked[question]
-                self._asked[question] += 1
-        answer = self.answer(body, sample)
-        if not body.get("stream"):
-            value = chat.completion(answer, script)
-            return Response(script.status, _JSON, (_dumped(value),), {})
-        blocks = chat.event_stream(answer, body, script)
-        return Response(
-            script.status, _EVENT_STREAM, blocks, {"Cache-Control": "no-cache"}
-        )
-
-
-def _question(body: Mapping[str, Any]) -> bytes:
-    key = json.dumps((body.get("model"), body.get("messages")), sort_keys=True)
-    return hashlib.sha256(key.encode()).digest()
-
-
-def _checked(request: ReceivedRequest) -> dict[str, Any]:
-    body = request.json
-    if not isinstance(body, dict):
-        raise _Refused(400, "We could not parse the JSON body of your request.")
-    if not isinstance(body.get("model"), str) or not body["model"]:
-        raise _Refused(400, "you must provide a model parameter")
-    messages = body.get("messages")
-    if (
-        not isinstance(messages, list)
-        or not messages
-        or not all(isinstance(message, dict) for message in messages)
-    ):
-        raise _Refused(400, "Invalid 'messages': expected a non-empty array.")
-    return body
+            raise Refused(401, f"Incorrect API key provided: {shown}.")
 
 
 def _scripted(request: ReceivedRequest, script: Script) -> Response | None:
     status = script.status
     if script.redirect is not None:
         status = status if status in _REDIRECTS else 307
-        return Response(status, _JSON, (), {"Location": script.redirect})
+        return Response(status, "application/json", (), {"Location": script.redirect})
     if status in _WITHOUT_BODY:
-        return Response(status, _JSON, None, {})
+        return bare_response(status)
     if script.echo_key:
         status = 401 if status == _OK else status
         key = request.headers.get("authorization", "(none)")
-        return _error(status, error_body(status, f"Incorrect API key provided: {key}"))
+        return error_response(
+            status, error_body(status, f"Incorrect API key provided: {key}")
+        )
     if script.error is not None:
-        return _error(status, script.error)
+        return error_response(status, script.error)
     if not _OK <= status < _MULTIPLE_CHOICES:
-        return _error(status, error_body(status))
+        return error_response(status, error_body(status))
     return None
 
 
-def _models(request: ReceivedRequest) -> Response:
+def _others(request: ReceivedRequest) -> Response:
+    if request.route in _CHAT_ROUTES:
+        raise Refused(405, f"{request.method} is not allowed here.")
     rows = {
         name: {
             "id": name,
@@ -155,20 +115,8 @@ def _models(request: ReceivedRequest) -> Response:
     }
     name = request.route.removeprefix(_MODELS_ROUTE).removeprefix("/")
     if not request.route.startswith(_MODELS_ROUTE) or (name and name not in rows):
-        raise _Refused(404, f"Unknown request URL: {request.method} {request.route}.")
+        raise Refused(404, f"Unknown request URL: {request.method} {request.route}.")
     if request.method != "GET":
-        raise _Refused(405, f"{request.method} is not allowed here.")
+        raise Refused(405, f"{request.method} is not allowed here.")
     value = rows[name] if name else {"object": "list", "data": list(rows.values())}
-    return Response(200, _JSON, (_dumped(value),), {})
-
-
-def _error(status: int, error: Mapping[str, Any] | bytes) -> Response:
-    if isinstance(error, bytes):
-        kinds = {b"{": _JSON, b"<": "text/html; charset=utf-8"}
-        kind = kinds.get(error.lstrip()[:1], "text/plain; charset=utf-8")
-        return Response(status, kind, (error,), {})
-    return Response(status, _JSON, (_dumped(dict(error)),), {})
-
-
-def _dumped(value: object) -> bytes:
-    return json.dumps(value, indent=2).encode()
+    return json_response(value)

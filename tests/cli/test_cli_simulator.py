@@ -137,5 +137,5 @@ def test_the_help_is_right_about_how_a_fault_is_typed(typed):
         script = Script.parse(f"{key}={word}" if equals else key)
         assert script != Script() or (key, word) in {
             *(("cut", "fin"), ("usage", "last"), ("newline", "lf")),
-            ("error_event", "openai"),
+            *(("error_event", "openai"), ("prefill", "none")),
         }

@@ -28,6 +28,10 @@ ONE_OF_EACH = [
     Script(finish=False, done=False, usage="none", split_surrogates=True),
     Script(framing="one-chunk", newline="\r\n", rechunk=5, bom=True, gzip=True),
     Script(newline="\r", final_blank_line=False),
+    Script(sampling=False, tokens=True, differ_at=3, shorter=0, cached_tokens=9),
+    Script(ids="named", cursor="inclusive", replay_events=3, shuffle=4, sampling=True),
+    Script(prefill="continue", echo="glued"),
+    Script(stitch="whole", preamble="Sure, continuing: ", overlap=9),
 ]
 
 
@@ -65,7 +69,7 @@ def test_scripts_are_read_as_people_write_them():
     [
         (
             "cutat=1",
-            "unknown key 'cutat'; known: bom, content_type, cut, .*headers.NAME",
+            "unknown key 'cutat'; known: bom, cached_tokens, .*headers.NAME",
         ),
         ("headers.=1", "unknown key"),
         ("gate=1", "unknown key 'gate'"),
@@ -80,6 +84,13 @@ def test_scripts_are_read_as_people_write_them():
         ("pings=0", "pings is out of range"),
         ("pings=nan", "pings is out of range"),
         ("rechunk=0", "rechunk is out of range"),
+        ("ids=x", "ids must be one of None, 'plain', 'named', not 'x'"),
+        ("cursor=x", "cursor must be one of 'honour', "),
+        ("prefill=x", "prefill must be one of 'none', "),
+        ("echo=no", "echo must be one of None, 'pieces', 'whole', 'glued'"),
+        ("stitch=x", "stitch must be one of None, 'continue', 'whole'"),
+        ("shuffle=-1", "shuffle is out of range"),
+        ("differ_at=-1", "differ_at is out of range"),
         ("status=20", "status is out of range"),
         ("error={", "error: not valid JSON"),
         ('cut="rst" x', "expected a comma or semicolon"),
