@@ -3,17 +3,18 @@
 A server's words may hold anything: the key that it refuses, the prompt that it found
 too long, escape sequences for the terminal that shows them. What leaves this module is
 one printable line of at most `UPSTREAM_LIMIT` characters, with ``***`` in place of
-every secret that the caller named and of what looks like a key.
+every secret that the caller named, however it is written, and of what looks like a key.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Final
 
+from holystream.resilience.disguises import decoded, views
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 UPSTREAM_LIMIT: Final = 300
 """Characters of the server's own words that a message holds."""
@@ -40,22 +41,15 @@ _KEY_LIKE: Final = re.compile(
 
 def one_line_each(secrets: Collection[str]) -> list[str]:
     """Return secrets as `fit_for_a_message` takes them."""
-    forms = {form for secret in secrets for form in _forms(secret)}
     # Longest first: a key may begin like another one.
-    return sorted(forms, key=len, reverse=True)
-
-
-def _forms(secret: str) -> set[str]:
-    """Return what a secret looks like in a message that may quote JSON, even twice."""
-    escaped = json.dumps(secret)[1:-1]
-    forms = (secret, escaped, json.dumps(escaped)[1:-1], repr(secret)[1:-1])
-    return set(map(_one_line, forms))
+    return sorted(set(map(_one_line, secrets)), key=len, reverse=True)
 
 
 def fit_for_a_message(text: str, secrets: Sequence[str] = ()) -> str:
     """Return text from outside on one line, printable, short and without secrets.
 
-    Any part of a secret that is long enough to be a quote is taken out, too.
+    Any part of a secret that is long enough to be a quote is taken out, too, and so is
+    one in JSON, percent signs, HTML, Base64 or hex.
 
     Args:
         text: What a server said.
@@ -66,7 +60,8 @@ def fit_for_a_message(text: str, secrets: Sequence[str] = ()) -> str:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "***")
     text = _KEY_LIKE.sub("***", text)[:_LOOKED_AT]
-    text = _without_quotes(text, [each for each in secrets if _may_quote(text, each)])
+    if secrets:
+        text = _without_quotes(text, secrets)
     text = text.strip()
     if len(text) > UPSTREAM_LIMIT:
         return text[: UPSTREAM_LIMIT - 3].rstrip() + "..."
@@ -81,6 +76,8 @@ def _one_line(text: str) -> str:
 
 
 def _shortest_quote(secret: str) -> int:
+    if len(secret) <= _SHORTEST_QUOTE:
+        return max(_SHORTEST_SECRET, len(secret))
     return min(_QUOTE, max(_SHORTEST_QUOTE, len(secret) // 2))
 
 
@@ -95,13 +92,32 @@ def _may_quote(text: str, secret: str) -> bool:
 
 
 def _without_quotes(text: str, secrets: Sequence[str]) -> str:
+    hidden: list[tuple[int, int]] = []
+    for view in views(text):
+        hidden += (view.place(*quote) for quote in _quotes(view.text, secrets))
+        hidden += (
+            place
+            for said, place in decoded(view)
+            if any(_quotes(_one_line(said), secrets))
+        )
     kept = []
+    behind = 0
+    for start, end in sorted(hidden):
+        if start >= behind:
+            kept += [text[behind:start], "***"]
+        behind = max(behind, end)
+    return "".join([*kept, text[behind:]])
+
+
+def _quotes(text: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield where ``text`` repeats enough of a secret: from, to."""
+    named = [each for each in secrets if _may_quote(text, each)]
     start = 0
-    while start < len(text):
-        end = max((_end_of_quote(text, start, each) for each in secrets), default=start)
-        kept.append("***" if end > start else text[start])
+    while named and start < len(text):
+        end = max(_end_of_quote(text, start, each) for each in named)
+        if end > start:
+            yield start, end
         start = max(end, start + 1)
-    return "".join(kept)
 
 
 def _end_of_quote(text: str, start: int, secret: str) -> int:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given, strategies as st
+import base64
+import html
+import json
+import urllib.parse
+
+import pytest
+from hypothesis import assume, given, strategies as st
 
 from holystream.resilience.redact import fit_for_a_message, one_line_each
 
@@ -35,6 +41,102 @@ def test_a_quoted_prompt_is_taken_out_even_in_part():
     quoted = upstream_text("the 7 wonders of a very private", [prompt])
     assert quoted == "***"
     assert upstream_text("a very private", [prompt]) == "a very private"
+
+
+def percent(text):
+    """Every byte, as few servers do it."""
+    return "".join(f"%{byte:02x}" for byte in text.encode())
+
+
+def as_json(text):
+    return json.dumps(text)[1:-1]
+
+
+DISGUISES = {
+    "JSON": as_json,
+    "JSON twice": lambda text: as_json(as_json(text)),
+    "JSON of a server that escapes slashes": lambda text: as_json(text).replace(
+        "/", "\\/"
+    ),
+    "JSON that leaves letters": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    "JSON, each character": lambda text: "".join(
+        f"\\u{int.from_bytes(pair, 'big'):04x}"
+        for raw in (text.encode("utf-16-be"),)
+        for pair in (raw[at : at + 2] for at in range(0, len(raw), 2))
+    ),
+    "Python": lambda text: repr(text)[1:-1],
+    "a byte string": lambda text: repr(text.encode())[2:-1],
+    "a URL": lambda text: urllib.parse.quote(text, safe=""),
+    "a path": urllib.parse.quote,
+    "a form": urllib.parse.quote_plus,
+    "a URL, each byte": percent,
+    "a URL in a URL": lambda text: urllib.parse.quote(percent(text), safe=""),
+    "JSON in a URL": lambda text: urllib.parse.quote(as_json(text), safe=""),
+    "HTML": html.escape,
+    "HTML, each character": lambda text: "".join(f"&#{ord(char)};" for char in text),
+    "hex": lambda text: text.encode().hex(),
+    "HEX": lambda text: text.encode().hex().upper(),
+    "hex with colons": lambda text: text.encode().hex(":"),
+    "hex with spaces": lambda text: text.encode().hex(" "),
+    "Base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "Base64 without its end": lambda text: (
+        base64.b64encode(text.encode()).decode().rstrip("=")
+    ),
+    "Base64 of URLs": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    "Base64 with a user": lambda text: base64.b64encode(
+        f"user:{text}".encode()
+    ).decode(),
+    "Base64 of a header": lambda text: base64.b64encode(
+        f"Bearer {text}\r\n".encode()
+    ).decode(),
+    "Base64 in a URL": lambda text: urllib.parse.quote(
+        base64.b64encode(text.encode()).decode(), safe=""
+    ),
+}
+KEYS = [
+    "pk_live/Zq8+T3=vR'\"<m&x",
+    "AIzaSyD-9tSrke72PouQMnMX",
+    "abc123",
+    "p\u00e4ssw\u00f6rd \U0001f511 \u79d8\u5bc6",
+]
+
+
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("frame", ["bad key {}!", "key:{}", "{}", "key={}&x=1"])
+def test_a_key_is_found_in_any_disguise(disguise, key, frame):
+    shown = upstream_text(frame.format(disguise(key)), [key])
+    assert "***" in shown
+    for other in (key, disguise(key), disguise(key).strip("=")):
+        assert other not in shown
+    if " " not in frame:
+        return
+    assert shown.startswith("bad key ***")
+    assert shown.endswith("!")
+
+
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
+def test_without_a_secret_in_it_a_disguise_is_left(disguise):
+    hidden = disguise("nothing of ours, only words")
+    assert upstream_text(f"see {hidden}", KEYS) == f"see {hidden}"
+
+
+def test_a_part_of_a_key_is_found_in_any_disguise():
+    key = "AIzaSyD-9tSrke72PouQMnMX"
+    echo = base64.b64encode(key[:14].encode()).decode()
+    assert upstream_text(f"key {echo} is wrong", [key]) == "key *** is wrong"
+
+
+@given(
+    key=st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=8),
+    before=st.text(st.sampled_from("abc =:"), max_size=5),
+    disguise=st.sampled_from(sorted(DISGUISES)),
+)
+def test_any_key_is_found_in_any_disguise(key, before, disguise):
+    said = DISGUISES[disguise](key)
+    assume(len(said) < 1_900)
+    shown = upstream_text(f"{before} {said}", [key])
+    assert said.strip("=") not in shown
 
 
 def test_a_short_prompt_does_not_spoil_the_message():
