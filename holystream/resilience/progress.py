@@ -11,12 +11,8 @@ import dataclasses
 import random
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from holystream.errors import (
-    ConnectionLost,
-    FirstTokenTimeout,
-    StreamError,
-    Verdict,
-)
+from holystream.errors import ConnectionLost, FirstTokenTimeout, Verdict
+from holystream.resilience.verdicts import hint_of, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +33,7 @@ class _State(Protocol):
     upcoming_sleep: float
     outcome: Any
 
-    def record(self, error: StreamError, now: float) -> None: ...
+    def record(self, error: Exception, now: float) -> None: ...
 
     def prepare_for_next_attempt(self) -> None: ...
 
@@ -153,7 +149,7 @@ class RetryProgress:
 
     def failed(
         self,
-        error: StreamError,
+        error: Exception,
         now: float,
         deadline: Deadline,
         *,
@@ -162,7 +158,7 @@ class RetryProgress:
         """Decide what follows a failed attempt.
 
         Args:
-            error: The attempt's typed error: its verdict and hint decide.
+            error: What ended the attempt: its verdict and hint decide.
             now: Monotonic seconds.
             deadline: The stream's deadline; no attempt begins after it.
             reused: The attempt's connection had served an earlier request.
@@ -178,18 +174,20 @@ class RetryProgress:
         if isinstance(error, FirstTokenTimeout):
             self._first_token_timeouts += 1
         state.record(error, now)
-        decision = self._decide(state, error, now, deadline, reused=reused)
+        try:
+            decision = self._decide(state, error, now, deadline, reused=reused)
+        finally:
+            # The error's traceback holds the frames of the attempt: let go of it.
+            state.outcome = None
         if isinstance(decision, Wait):
             state.idle_for += decision.delay
             state.prepare_for_next_attempt()
-        # The error's traceback holds the frames of the attempt: let go of it.
-        state.outcome = None
         return decision
 
     def _decide(
         self,
         state: _State,
-        error: StreamError,
+        error: Exception,
         now: float,
         deadline: Deadline,
         *,
@@ -207,7 +205,7 @@ class RetryProgress:
         if now + delay >= deadline.at:
             return GiveUp(reason="the next attempt would begin after the deadline")
         if immediate:
-            self._immediate.add(error.verdict)
+            self._immediate.add(verdict_of(error))
         return Wait(
             delay=delay,
             reason="immediate" if immediate else _reason(error, delay),
@@ -215,37 +213,38 @@ class RetryProgress:
             attempts_left=self._attempts_left(state),
         )
 
-    def _refusal(self, state: _State, error: StreamError) -> str | None:
+    def _refusal(self, state: _State, error: Exception) -> str | None:
         policy = self._policy
-        if error.verdict is Verdict.CANCELLED:
+        verdict, hint = verdict_of(error), hint_of(error)
+        if verdict is Verdict.CANCELLED:
             return "it was cancelled"
-        hint = error.retry_after
         if (
             hint is not None
             and hint > policy.retry_after_cap
-            and error.verdict is not Verdict.FATAL
+            and verdict is not Verdict.FATAL
         ):
             return (
                 f"the server asks to wait {hint:g} s, "
                 f"more than retry_after_cap={policy.retry_after_cap:g}"
             )
         if not policy.retry(state):
-            if error.verdict is Verdict.FATAL:
+            if verdict is Verdict.FATAL:
                 return "trying again cannot help"
             return "the policy's retry= does not accept this error"
         return None
 
-    def _may_be_immediate(self, error: StreamError, *, reused: bool) -> bool:
-        if error.retry_after is not None or error.verdict in self._immediate:
+    def _may_be_immediate(self, error: Exception, *, reused: bool) -> bool:
+        verdict = verdict_of(error)
+        if hint_of(error) is not None or verdict in self._immediate:
             return False
-        if error.verdict is Verdict.NOT_SENT:
+        if verdict is Verdict.NOT_SENT:
             return True
         # The server closed an idle connection while our request was on its way. It is
         # unlikely to happen twice, and a fresh connection cannot meet it. A timeout on
         # a re-used connection says nothing of the kind.
         return (
             reused
-            and error.verdict is Verdict.NO_ANSWER
+            and verdict is Verdict.NO_ANSWER
             and isinstance(error, ConnectionLost)
         )
 
@@ -279,8 +278,8 @@ def _attempts(count: int) -> str:
     return "1 attempt" if count == 1 else f"{count} attempts"
 
 
-def _reason(error: StreamError, delay: float) -> Literal["backoff", "server hint"]:
-    hint = error.retry_after
+def _reason(error: Exception, delay: float) -> Literal["backoff", "server hint"]:
+    hint = hint_of(error)
     if hint is not None and delay <= hint * (1.0 + HINT_SPREAD):
         return "server hint"
     return "backoff"

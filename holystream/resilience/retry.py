@@ -25,12 +25,9 @@ from tenacity.stop import StopBaseT, stop_base
 from tenacity.wait import WaitBaseT, wait_base
 
 from holystream.clocks import check_seconds
-from holystream.errors import (
-    ConfigurationError,
-    StreamError,
-    Verdict,
-)
+from holystream.errors import ConfigurationError, Verdict
 from holystream.resilience.progress import HINT_SPREAD, GiveUp, RetryProgress, Wait
+from holystream.resilience.verdicts import hint_of, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,7 +147,8 @@ class AdditiveJitter(Backoff):
 class AtLeastServerHint(wait_base):
     """``max(backoff, hint * (1 + U(0, spread)))`` where the server gave a hint.
 
-    The hint is the ``retry_after`` of the error that ended the attempt.
+    The hint is the ``retry_after`` of the error that ended the attempt, or what the
+    headers of a ``requests.HTTPError`` say.
 
     Attributes:
         backoff: The wait that is raised to the hint.
@@ -165,8 +163,7 @@ class AtLeastServerHint(wait_base):
         seconds = float(self.backoff(retry_state))
         if not seconds > 0.0:  # a custom wait may return NaN, which compares as false
             seconds = 0.0
-        error = _error(retry_state)
-        hint = error.retry_after if isinstance(error, StreamError) else None
+        hint = hint_of(_error(retry_state))
         if hint is None:
             return seconds
         return max(seconds, hint + _uniform(retry_state)(0.0, self.spread * hint))
@@ -191,10 +188,10 @@ class _PolicyStop(stop_base):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _PolicyRetry(retry_base):
-    """Retries our own errors, by verdict, unless the server wants us gone for long.
+    """Retries by verdict, unless the server wants us gone for long.
 
-    A positive list: KeyboardInterrupt, GeneratorExit and every exception that is not
-    a `StreamError` are let through.
+    A positive list: KeyboardInterrupt, GeneratorExit and every exception that is
+    neither a `StreamError` nor an error of the network are let through.
     """
 
     retry_after_cap: float
@@ -205,9 +202,9 @@ class _PolicyRetry(retry_base):
     def __call__(self, retry_state: RetryCallState) -> bool:
         error = _error(retry_state)
         return (
-            isinstance(error, StreamError)
-            and error.verdict not in self.hopeless
-            and (error.retry_after or 0.0) <= self.retry_after_cap
+            error is not None
+            and verdict_of(error) not in self.hopeless
+            and (hint_of(error) or 0.0) <= self.retry_after_cap
         )
 
 
@@ -243,8 +240,9 @@ class RetryPolicy:
             ``first_token_attempts`` and the deadline hold all the same, for a stop
             sees only the attempts since progress.
         retry: A tenacity predicate in place of ours, which is: a `StreamError` whose
-            verdict is neither FATAL nor CANCELLED. A cancelled stream is not tried
-            again whatever it says.
+            verdict is neither FATAL nor CANCELLED, or an error of the network that
+            another library raised. A cancelled stream is not tried again whatever it
+            says.
 
     The first attempt after one that sent nothing is made at once, and so is the first
     after a re-used connection broke without an answer; ``wait`` rules the others.
@@ -389,7 +387,7 @@ class StreamRetryState(RetryCallState):
         self.start_time = start
         self.uniform = uniform
 
-    def record(self, error: StreamError, now: float) -> None:
+    def record(self, error: Exception, now: float) -> None:
         """Make ``error`` the outcome of the attempt that ended at ``now``."""
         outcome = Future(self.attempt_number)
         outcome.set_exception(error)

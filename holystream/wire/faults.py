@@ -179,7 +179,7 @@ def is_reset(error: BaseException) -> bool:
         isinstance(link, ConnectionResetError)
         # Http.client's name for an end without an answer.
         and not isinstance(link, http.client.RemoteDisconnected)
-        for link in _chain(error)
+        for link in chain_of(error)
     )
 
 
@@ -189,7 +189,7 @@ def forget_request(error: BaseException) -> None:
     So are tracebacks, whose frames hold them too and keep a socket alive, and a line
     that the server sent: it may repeat what it was told.
     """
-    for link in _chain(error):
+    for link in chain_of(error):
         link.__traceback__ = None
         for name in ("request", "response"):
             if getattr(link, name, None) is not None:
@@ -203,7 +203,7 @@ def _kind_of(error: Exception, phase: Phase) -> FaultKind:
     for kinds, kind in _BY_TYPE:
         if isinstance(error, kinds):
             return kind
-    links = list(_chain(error))
+    links = list(chain_of(error))
     table = _WHILE_CONNECTING if phase is Phase.CONNECT else _AFTER_SENDING
     for kinds, kind in table:
         if any(isinstance(link, kinds) for link in links):
@@ -211,12 +211,15 @@ def _kind_of(error: Exception, phase: Phase) -> FaultKind:
     return FaultKind.REFUSED if phase is Phase.CONNECT else FaultKind.LOST
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain_of(
+    error: BaseException, without: BaseException | None = None
+) -> Iterator[BaseException]:
     """Yield the exception and everything it was raised from, once each.
 
     urllib3 keeps the reason of a failure in an attribute or an argument as well.
+    ``without`` leaves out one link, and whatever only that one leads to.
     """
-    seen: set[int] = set()
+    seen: set[int] = {id(without)}
     todo: list[object] = [error]
     while todo:
         link = todo.pop(0)
@@ -230,7 +233,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _innermost(error: BaseException) -> str:
     """Describe the operating system's or http.client's word on the matter."""
-    for link in reversed(list(_chain(error))):
+    for link in reversed(list(chain_of(error))):
         if isinstance(link, http.client.IncompleteRead):
             return "the body is incomplete"
         if isinstance(link, http.client.RemoteDisconnected):

@@ -315,7 +315,7 @@ class TestForgetting:
     def test_knows_chains_that_bite_their_tail(self):
         first, second = OSError("a"), OSError("b")
         first.__cause__, second.__cause__ = second, first
-        assert list(faults._chain(first)) == [first, second]
+        assert list(faults.chain_of(first)) == [first, second]
         forget_request(first)
 
     def test_a_fault_forgets_by_itself(self):
