@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 
 import holystream
@@ -40,6 +41,12 @@ class Request:
         return None if value is None else value.decode()
 
 
+class Reset(bytes):
+    """An answer after which the connection is reset, not ended."""
+
+    __slots__ = ()
+
+
 class Server:
     """Answers the n-th connection with the n-th of its answers, the last for ever."""
 
@@ -70,6 +77,9 @@ class Server:
             if callable(answer):
                 answer = answer(request)
             sock.sendall(answer)
+            if isinstance(answer, Reset):
+                linger = struct.pack("ii", 1, 0)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             if answer.endswith(b"hold\n\n"):
                 sock.recv(1)
                 self.gone.set()

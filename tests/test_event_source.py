@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import threading
 
 import pytest
@@ -300,27 +299,6 @@ def test_nothing_is_sent_before_it_is_iterated(client):
             assert "idle" in repr(source)
         assert not server.requests
         assert list(source) == []
-
-
-def test_nothing_is_lost_or_repeated_by_a_server_that_kills_every_connection(client):
-    rng = random.Random(20261120)
-    count = 400
-
-    def answer(request):
-        after = int(request.last_event_id or 0)
-        if after == count:
-            return NO_MORE
-        body = b"".join(
-            b"id: %d\ndata: event %d\r\n\n" % (n, n)
-            for n in range(after + 1, count + 1)
-        )
-        return STREAM + body[: rng.randrange(1500)]
-
-    with Server(answer) as server:
-        policy = holystream.RetryPolicy(attempts=20, total_attempts=None, base=0.001)
-        source = client.event_source(server.url, retry=policy)
-        assert _data(source) == [f"event {n}" for n in range(1, count + 1)]
-    assert len(server.requests) > 10
 
 
 def test_a_server_that_ignores_the_id_can_be_told(client):

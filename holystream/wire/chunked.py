@@ -157,6 +157,32 @@ class ChunkedDecoder:
             self._width = 2 + len(line)
 
 
+class _Head:
+    """Stands in for a response's reader while http.client reads the head with it.
+
+    To http.client the end of the connection is the end of the headers: it would take
+    the half of a type for the type.
+    """
+
+    __slots__ = ("_whole", "close", "flush")
+
+    def __init__(self, whole: Any) -> None:
+        self._whole = whole
+        self.close = whole.close
+        self.flush = whole.flush
+
+    def readline(self, limit: int) -> bytes:
+        """Return a whole line.
+
+        Raises:
+            http.client.RemoteDisconnected: The connection ended within it.
+        """
+        line: bytes = self._whole.readline(limit)
+        if len(line) < limit and not line.endswith(b"\n"):
+            raise http.client.RemoteDisconnected
+        return line
+
+
 class BulkHTTPResponse(http.client.HTTPResponse):
     """http.client's response with guarded reads and bulk de-chunking.
 
@@ -184,8 +210,18 @@ class BulkHTTPResponse(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
 
     def begin(self) -> None:
-        """Read the status line and the headers."""
-        super().begin()
+        """Read the status line and the headers.
+
+        Raises:
+            http.client.RemoteDisconnected: They broke off.
+        """
+        whole = self.fp
+        self.fp = head = _Head(whole)  # type: ignore[assignment]  # all that is used
+        try:
+            super().begin()
+        finally:
+            if self.fp is head:
+                self.fp = whole
         if self.status == _SWITCHING_PROTOCOLS:
             # What follows is not HTTP: not to be read as the answer to a next request.
             self.will_close = True
