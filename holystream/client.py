@@ -7,11 +7,12 @@ import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from holystream.clocks import SystemTime, Timeouts
+from holystream.connector import Connector
 from holystream.driver import Driver
 from holystream.event_source import EventSource, FeedConnector
 from holystream.exchange import Exchange
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
-from holystream.providers.chat_request import chat_request, encode
+from holystream.providers.chat_request import chat_request
 from holystream.providers.registry import (
     COMPATIBLE,
     DEFAULT,
@@ -22,6 +23,7 @@ from holystream.resilience.pool import PrioritySemaphore
 from holystream.settings import (
     OUR_HEADERS,
     Settings,
+    checked_body,
     checked_callback,
     checked_event_id,
     checked_headers,
@@ -35,7 +37,7 @@ from holystream.settings import (
     endpoint_of,
 )
 from holystream.stream import Stream
-from holystream.wire.http import HttpConnection, HttpTransport
+from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest, as_a_browser, origin
 
 if TYPE_CHECKING:
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
     from holystream.providers.profile import Profile
     from holystream.resilience.pool import Priority
     from holystream.resilience.retry import RetryPolicy
-    from holystream.wire.socketio import SocketGuard
 
 DEFAULT_PERMITS = 50
 """Connections that one client holds at once, unless ``pool=`` says otherwise."""
@@ -76,7 +77,8 @@ class Client:
         deadline: Seconds for a whole stream, retries included; none by default.
         retry: When to try again.
         resume: The ways in which an interrupted answer may go on, in order of
-            preference: "replay" (the default), "restart".
+            preference: "cursor", "prefill" and "replay" are the default; "stitch" and
+            "restart" can be added. docs/resume.md says what each asks of a provider.
         min_guarantee: An answer that can only be had with less than this is an error.
         pool: Bounds the connections; share one between clients to bound them together.
             By default 50 for this client.
@@ -175,7 +177,7 @@ class Client:
             max_tokens: Tokens of the answer at most.
             seed: Makes the answer repeatable where the provider can.
             stop: Texts that end the answer.
-            n: How many answers to give.
+            n: How many answers to give, at most 128.
             tools: Tools that the model may call, in OpenAI's shape.
             tool_choice: "auto", "none", "required", or one tool.
             response_format: A JSON mode or schema.
@@ -227,21 +229,8 @@ class Client:
             extra_body=extra_body,
             deterministic=deterministic,
         )
+        headers = checked_headers(extra_headers, "extra_headers")
         key = self._endpoint.key
-        http_request = HttpRequest(
-            url=self._endpoint.base_url + request.path,
-            body=encode(request),
-            headers={
-                "Content-Type": "application/json",
-                **checked_headers(extra_headers, "extra_headers"),
-            },
-            secrets=self._key_headers(),
-        )
-        transport = self._transport
-
-        def connect(guard: SocketGuard) -> HttpConnection:
-            return transport.open(http_request, guard)
-
         exchange = Exchange(
             request,
             self._provider,
@@ -252,11 +241,15 @@ class Client:
             retry=settings.retry,
             resume=settings.resume,
             min_guarantee=settings.min_guarantee,
-            secrets=(
-                *((key.reveal(),) if key else ()),
-                *(extra_headers or {}).values(),
-            ),
+            secrets=(*((key.reveal(),) if key else ()), *headers.values()),
             rng=self._time.rng,
+        )
+        connect = Connector(
+            self._transport,
+            self._endpoint,
+            secrets=self._key_headers(),
+            headers=headers,
+            exchange=exchange,
         )
         return Stream(
             exchange,
@@ -291,7 +284,8 @@ class Client:
             url: Where the event stream is.
             method: The HTTP method.
             json: A body to send with each request, or a function that makes it anew
-                from the last event id; None for no body.
+                from the last event id; None for no body. What such a function raises
+                ends the feed, as the cause of a `StreamError`.
             headers: Headers to add to each request; a ``Content-Type`` among them takes
                 the place of ``application/json``.
             last_event_id: Where to go on from; empty to start afresh.
@@ -307,6 +301,7 @@ class Client:
         """
         self._close_abandoned()
         place = checked_url(url)
+        body = checked_body(json)
         key = self._endpoint.key
         at_home = key is not None and origin(place) == origin(self._endpoint.base_url)
         # The caller's own headers may hold keys too: none follows to another origin.
@@ -335,7 +330,6 @@ class Client:
             secrets=secrets,
             redirected=as_a_browser,
         )
-        body = json if callable(json) else lambda _: json
         return EventSource(
             feed,
             Driver(

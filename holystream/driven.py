@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from holystream.clocks import Deadline, ReadClocks
     from holystream.errors import StreamError
@@ -31,6 +31,10 @@ class Connection(Protocol[Read_co]):
         Raises:
             Fault: The connection broke.
         """
+        ...
+
+    def taken(self) -> int | None:
+        """Return the bytes of the body in what was returned, if they can be counted."""
         ...
 
     def drain(self) -> None:
@@ -68,8 +72,10 @@ class Exchangeable(Protocol[Taken_contra, Told]):
         """Begin the next attempt; return its clocks."""
         ...
 
-    def connected(self, request_id: str, now: float) -> list[Told]:
-        """Take note of a connection."""
+    def connected(
+        self, request_id: str, now: float, taken: Callable[[], int | None]
+    ) -> list[Told]:
+        """Take note of a connection, and of what counts the bytes taken from it."""
         ...
 
     def receive(self, batch: Sequence[Taken_contra], now: float) -> list[Told]:

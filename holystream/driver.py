@@ -224,7 +224,9 @@ class Driver(Generic[Message, Event]):
         except Fault as fault:
             return self._failed(fault)
         self.state = StreamState.STREAMING
-        return exchange.connected(self._connection.request_id, self._now())
+        return exchange.connected(
+            self._connection.request_id, self._now(), self._connection.taken
+        )
 
     def _read(self) -> list[Event]:
         """Read once."""

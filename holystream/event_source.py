@@ -6,9 +6,7 @@ import codecs
 import dataclasses
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
-from holystream.errors import StreamClosed
+from holystream.errors import InvalidRequest, StreamClosed, StreamError
 from holystream.feed import Comment
 from holystream.wire.faults import FaultKind
 from holystream.wire.http import MAX_LINE_BYTES
@@ -130,7 +128,7 @@ class FeedConnector:
         self,
         transport: HttpTransport,
         request: HttpRequest,
-        body: Callable[[str], object],
+        body: Callable[[str], bytes | None],
         feed: Feed,
     ) -> None:
         self._transport = transport
@@ -143,13 +141,13 @@ class FeedConnector:
 
         Raises:
             Fault: There is no event stream.
+            StreamError: There is no body to send.
         """
         request = self._request
         headers = dict(request.headers)
-        body = None
-        if (content := self._body(self._feed.last_event_id)) is not None:
+        body = self._next_body()
+        if body is not None:
             headers["Content-Type"] = "application/json"
-            body = msgspec.json.encode(content)
         connection = self._transport.open(
             dataclasses.replace(
                 request,
@@ -167,6 +165,17 @@ class FeedConnector:
                 secrets=request.secrets if at_home else {},
             )
         return FeedConnection(connection, self._feed)
+
+    def _next_body(self) -> bytes | None:
+        try:
+            return self._body(self._feed.last_event_id)
+        except InvalidRequest as error:
+            said, cause = str(error), error
+        except Exception as error:  # noqa: BLE001 - the caller's function
+            said, cause = f"json= raised {type(error).__name__}", error
+        raise self._feed.describe(
+            StreamError(f"There is no body for the next request: {said}.")
+        ) from cause
 
 
 class FeedConnection:
@@ -209,6 +218,10 @@ class FeedConnection:
         if self._parser.reconnection_time is not None:
             self._feed.reconnection_time = self._parser.reconnection_time / 1000
         return notices
+
+    def taken(self) -> int | None:
+        """Return None: a feed goes on by ids alone."""
+        return None
 
     def drain(self) -> None:
         """Nothing to do: a feed is never complete while a connection is open."""

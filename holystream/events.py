@@ -54,7 +54,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         reasoning_tokens: Hidden or shown reasoning, part of ``completion_tokens``.
         cached_tokens: Tokens of the prompt that came from the provider's cache.
         estimated: True when the server reported none and they were counted here: one
-            token for each content event.
+            token for each content event, and one for four characters of the prompt.
     """
 
     prompt_tokens: int = 0
@@ -236,14 +236,17 @@ class Resumed(Event, frozen=True, kw_only=True):
     """The answer goes on at ``offset`` after an interruption.
 
     Attributes:
-        strategy: "replay" or "restart".
+        strategy: "cursor", "prefill", "replay", "stitch" or "restart".
         guarantee: What this seam earned.
         offset: Where the text goes on, in code points of choice 0.
+        dropped: What came once more in front of the new text and was left out; empty
+            where what came again was compared piece by piece.
     """
 
     strategy: str
     guarantee: Guarantee
     offset: int
+    dropped: str = ""
 
 
 class Rewound(Event, frozen=True, kw_only=True):
@@ -278,6 +281,26 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
 
 
+class InterruptionCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one interruption cost, and what going on saved against beginning anew.
+
+    Tokens are estimates where the server reported none; that interrupted attempts are
+    billed is assumed, for hardly any provider says so.
+
+    Attributes:
+        strategy: How the answer went on; "retry" where nothing had been delivered.
+        wasted_prompt_tokens: Read a second time: the prompt, and with "prefill" and
+            "stitch" what was written so far.
+        wasted_completion_tokens: Written, and written again or not used.
+        saved_completion_tokens: Written, and not written again.
+    """
+
+    strategy: str
+    wasted_prompt_tokens: int = 0
+    wasted_completion_tokens: int = 0
+    saved_completion_tokens: int = 0
+
+
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """One finished answer.
 
@@ -287,8 +310,11 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         choices: The answers, ``n`` of them.
         guarantee: How sure it is that each text is one answer.
         usage: Tokens used by the last attempt.
+        total_usage: Tokens used by all attempts; estimated where one was cut before
+            it reported them.
         attempts: Connections that were tried.
         interruptions: Faults that were met on the way.
+        interruption_costs: What each of them wasted and saved.
         request_id: The server's id of the last request, else ours.
         response_id: The ``id`` of the answer itself, if the server gave one.
         endpoint: The configured name of the endpoint that finished it.
@@ -308,6 +334,21 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     ttft: float | None
     duration: float
+    total_usage: Usage = Usage()
+    interruption_costs: tuple[InterruptionCost, ...] = ()
+
+    @property
+    def wasted_tokens(self) -> int:
+        """Tokens, of prompt and answer, that interruptions wasted."""
+        return sum(
+            cost.wasted_prompt_tokens + cost.wasted_completion_tokens
+            for cost in self.interruption_costs
+        )
+
+    @property
+    def saved_tokens(self) -> int:
+        """Tokens that would have been written again without resuming."""
+        return sum(cost.saved_completion_tokens for cost in self.interruption_costs)
 
     @property
     def text(self) -> str:

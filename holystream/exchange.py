@@ -32,23 +32,24 @@ from holystream.events import (
     Interrupted,
     Resumed,
     Started,
-    Usage,
     Waiting,
 )
 from holystream.resilience.classify import error_from
 from holystream.resilience.retry import GiveUp
-from holystream.resume import ReplayMismatch
+from holystream.resume import SeamMismatch
+from holystream.resume.joining import Joining
+from holystream.resume.ledger import Ledger
 from holystream.transcript import Transcript
 from holystream.wire.faults import Fault, FaultKind
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from holystream.events import StreamEvent
     from holystream.providers.base import ChatRequest, Decoder, Provider
     from holystream.resilience.retry import RetryPolicy, Wait
-    from holystream.resume import ResumeStrategy, Seam
+    from holystream.resume import ResumeStrategy
     from holystream.wire.sse import ServerSentEvent
 
 
@@ -65,6 +66,7 @@ class Exchange:
         completion: The finished answer, once it is.
         error: Why no answer will come, once that is so.
         wait: What to wait for before the next attempt.
+        next_request: What the present attempt asks for.
         request_id: The server's id of the last request, else ours.
         ttft: Seconds from the start to the first content.
     """
@@ -95,6 +97,7 @@ class Exchange:
         self.completion: Completion | None = None
         self.error: StreamError | None = None
         self.wait: Wait | None = None
+        self.next_request = request
         self.request_id: str | None = None
         self.ttft: float | None = None
         self._provider = provider
@@ -103,17 +106,15 @@ class Exchange:
         self.deadline = Deadline()
         self._policy = retry
         self._rng = rng
-        self._resume = resume
+        self._joining = Joining(request, provider, resume, name=stream_id)
+        self._ledger = Ledger(request.prompts)
         self._min_guarantee = min_guarantee
         self._secrets = secrets
         self._started_at = 0.0
-        self._segment = 0
         self._furthest = 0
         self._counted = 0
         self._swallowed = 0
         self._tailing = False
-        self._seam: Seam | None = None
-        self._strategy: ResumeStrategy | None = None
         self._failure: Fault | None = None
 
     def start(self, now: float) -> list[StreamEvent]:
@@ -128,18 +129,29 @@ class Exchange:
         self.attempts += 1
         self.wait = None
         self._failure = None
-        self._decoder: Decoder = self._provider.decoder(
-            self.request, segment=self._segment
-        )
+        self._decoder: Decoder
+        self.next_request, self._decoder = self._joining.attempt(self.attempts)
         self._counted = self.transcript.content_events
         self._swallowed = 0
         self._tailing = False
         self.clocks = ReadClocks(self._timeouts, self.deadline)
         return self.clocks
 
-    def connected(self, request_id: str, now: float) -> list[StreamEvent]:
-        """Take note that an event stream begins."""
+    def connected(
+        self,
+        request_id: str,
+        now: float,
+        taken: Callable[[], int | None] = lambda: None,
+    ) -> list[StreamEvent]:
+        """Take note that an event stream begins.
+
+        Args:
+            request_id: The server's id of the request, else ours.
+            now: Monotonic seconds.
+            taken: Tells how many bytes of the body its whole events had so far.
+        """
         self.request_id = request_id
+        self._joining.connected(taken)
         self._progress.connected(now)
         return [
             Connected(
@@ -155,11 +167,15 @@ class Exchange:
         Sets ``failure`` where the stream itself reports an error, does not parse, or
         turns out to be another answer: what came before it is returned.
         """
-        decoder = self._decoder
-        events = decoder.decode(batch)
-        self._set_clocks(events)
-        if self._seam is not None and self._seam.open:
-            events = self._join(self._seam, events)
+        joining = self._joining
+        joined = joining.joined
+        try:
+            events = self._decode(batch)
+            if not joined:
+                events = self._join(events)
+        except SeamMismatch as mismatch:
+            self._mismatch(mismatch)
+            return []
         if self.transcript.add(events):
             if self.ttft is None:
                 self.ttft = now - self._started_at
@@ -167,16 +183,35 @@ class Exchange:
             if extent > self._furthest:
                 self._furthest = extent
                 self._progress.progressed(now)
-        self._failure = self._failure or decoder.failure
-        if decoder.ended and self._failure is None:
-            if decoder.finished:
-                events += self._finish(now)
-            else:
-                # Nothing more will come, and nothing proves that this was all.
-                self._failure = Fault(FaultKind.ENDED, Phase.BODY)
+        if not joined:
+            joining.placed(self.transcript.length)
+        self._failure = self._decoder.failure
+        if self._failure is None:
+            events += self._end(now)
         if events or self._failure is None:
             self.answering = True
         return events
+
+    def _decode(self, batch: Sequence[ServerSentEvent]) -> list[StreamEvent]:
+        """Decode what of the batch is new."""
+        decoder = self._decoder
+        batch = self._joining.admit(batch)
+        events = decoder.decode(batch)
+        self._joining.note(batch, decoder)
+        self._set_clocks(events)
+        return events
+
+    def _end(self, now: float) -> list[StreamEvent]:
+        """Complete the answer, if this was its end."""
+        if self._joining.stopped:
+            return self._finish(now, {0: _STOPPED})
+        decoder = self._decoder
+        if decoder.ended:
+            if decoder.finished:
+                return self._finish(now)
+            # Nothing more will come, and nothing proves that this was all.
+            self._failure = Fault(FaultKind.ENDED, Phase.BODY)
+        return []
 
     @property
     def complete(self) -> bool:
@@ -195,6 +230,7 @@ class Exchange:
             if self.completion is not None:
                 return finished
             fault = self._failure or fault
+        fault = self._joining.interpret(fault)
         self.request_id = fault.request_id or self.request_id
         error = self._error_of(fault)
         if error.verdict is Verdict.CANCELLED:
@@ -205,7 +241,7 @@ class Exchange:
         decision = self._progress.failed(error, now, self.deadline, reused=fault.reused)
         if isinstance(decision, GiveUp):
             self.error = self._given_up(error, decision.reason)
-        elif self._find_seam(fault, error):
+        elif self._find_way(fault, error):
             self.wait = decision
             events.append(
                 Waiting(
@@ -238,40 +274,39 @@ class Exchange:
             self._tailing = True
             self.clocks.tail()
 
-    def _join(self, seam: Seam, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Pass events through the seam; a mismatch becomes the attempt's failure."""
-        try:
-            joined = seam.join(events)
-        except ReplayMismatch as mismatch:
-            self._mismatch(mismatch)
-            return []
+    def _join(self, events: list[StreamEvent]) -> list[StreamEvent]:
+        """Pass events through the seam."""
+        joined = self._joining.join(events, self.transcript)
         self._swallowed += _content_events(events) - _content_events(joined)
         self._lower_guarantee(joined)
         return joined
 
-    def _finish(self, now: float) -> list[StreamEvent]:
+    def _finish(
+        self, now: float, reasons: Mapping[int, str] | None = None
+    ) -> list[StreamEvent]:
         """Complete the answer, unless the seam finds that it is another one."""
-        events: list[StreamEvent] = []
-        if self._seam is not None and self._seam.open:
-            try:
-                events = self._seam.finish()
-            except ReplayMismatch as mismatch:
-                self._mismatch(mismatch)
-                return []
-            self._lower_guarantee(events)
+        try:
+            events = self._joining.finish(self.transcript)
+        except SeamMismatch as mismatch:
+            self._mismatch(mismatch)
+            return []
+        self.transcript.add(events)
+        self._swallowed -= _content_events(events)
+        self._lower_guarantee(events)
         decoder = self._decoder
-        generated = self.transcript.content_events - self._counted + self._swallowed
+        usage = self._ledger.usage(decoder.usage, generated=self._generated)
         self.completion = Completion(
             stream_id=self.stream_id,
             model=decoder.model or self.request.model,
             choices=tuple(
-                self.transcript.choices(self.request.choices, decoder.finish_reasons)
+                self.transcript.choices(
+                    self.request.choices, reasons or decoder.finish_reasons
+                )
             ),
             guarantee=self.guarantee,
-            usage=decoder.usage
-            or Usage(
-                completion_tokens=generated, total_tokens=generated, estimated=True
-            ),
+            usage=usage,
+            total_usage=self._ledger.total(usage),
+            interruption_costs=self._ledger.costs(usage),
             attempts=self.attempts,
             interruptions=self.interruptions,
             request_id=self.request_id,
@@ -282,13 +317,18 @@ class Exchange:
         )
         return [*events, Finished(completion=self.completion)]
 
+    @property
+    def _generated(self) -> int:
+        """Tokens that this attempt brought, about."""
+        return self.transcript.content_events - self._counted + self._swallowed
+
     def _lower_guarantee(self, events: Sequence[StreamEvent]) -> None:
         for event in events:
             if isinstance(event, Resumed):
                 self.guarantee = min(self.guarantee, event.guarantee)
 
-    def _mismatch(self, mismatch: ReplayMismatch) -> None:
-        self._failure = Fault(FaultKind.REPLAY_MISMATCH, Phase.BODY, str(mismatch))
+    def _mismatch(self, mismatch: SeamMismatch) -> None:
+        self._failure = Fault(FaultKind.SEAM_MISMATCH, Phase.BODY, str(mismatch))
 
     def _is_whole(self, fault: Fault) -> bool:
         """Whether the attempt's end leaves a complete answer all the same."""
@@ -324,41 +364,38 @@ class Exchange:
         error.exhausted = True
         return error
 
-    def _find_seam(self, fault: Fault, error: StreamError) -> bool:
+    def _find_way(self, fault: Fault, error: StreamError) -> bool:
         """Decide how the next attempt joins on; without a way, set ``error``."""
-        transcript = self.transcript
-        if fault.kind is FaultKind.REPLAY_MISMATCH:
-            self._resume = tuple(
-                strategy for strategy in self._resume if strategy is not self._strategy
-            )
+        transcript, joining = self.transcript, self._joining
         if transcript.content_events > self._counted:
-            self._segment += 1
-        self._seam = self._strategy = None
-        transcript.forget_undelivered()
-        if not transcript.delivered:
+            joining.segment += 1
+        too_weak = joining.find(
+            transcript, at_least=self._min_guarantee or Guarantee.PARTIAL
+        )
+        if joining.continuation is not None:
+            self._ledger.interrupted(
+                error.verdict,
+                strategy=joining.strategy,
+                continuation=joining.continuation,
+                generated=self._generated,
+                standing=transcript.written,
+                usage=self._decoder.usage,
+            )
+            if joining.strategy is None or not joining.strategy.keeps:
+                transcript.forget_undelivered()
             return True
-        ways = [
-            strategy
-            for strategy in self._resume
-            if strategy.applies(self.request, transcript)
-        ]
-        for strategy in ways:
-            if strategy.guarantee >= (self._min_guarantee or Guarantee.PARTIAL):
-                self._strategy = strategy
-                self._seam = strategy.seam(transcript)
-                return True
-        if ways and self._min_guarantee is not None:
+        if too_weak is not None and self._min_guarantee is not None:
             unmet = GuaranteeNotMet(
-                f"{_sentence(error.message)} It could go on by {ways[0].name!r}, "
-                f"which is worth {ways[0].guarantee.name}; min_guarantee is "
+                f"{_sentence(error.message)} It could go on by {too_weak.name!r}, "
+                f"which is worth {too_weak.guarantee.name}; min_guarantee is "
                 f"{self._min_guarantee.name}."
             )
             unmet.phase = error.phase
             unmet.__cause__ = error
             self.error = self.describe(unmet)
         else:
-            replayed = fault.kind is FaultKind.REPLAY_MISMATCH
-            self.error = self._interrupted(error, "" if replayed else _HOW_TO_GO_ON)
+            mismatched = fault.kind is FaultKind.SEAM_MISMATCH
+            self.error = self._interrupted(error, "" if mismatched else _HOW_TO_GO_ON)
         return False
 
     def _interrupted(self, error: StreamError, explanation: str) -> StreamInterrupted:
@@ -370,6 +407,10 @@ class Exchange:
         interrupted.__cause__ = error
         self.describe(interrupted)
         return interrupted
+
+
+_STOPPED = "stop"
+"""The finish reason of an answer that a stop string ended at a seam."""
 
 
 def _content_events(events: Sequence[StreamEvent]) -> int:

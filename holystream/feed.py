@@ -101,7 +101,12 @@ class Feed:
         self._clocks = ReadClocks(self._timeouts, self.deadline)
         return self._clocks
 
-    def connected(self, request_id: str, now: float) -> list[Notice]:
+    def connected(
+        self,
+        request_id: str,
+        now: float,
+        taken: Callable[[], int | None] | None = None,  # noqa: ARG002 - of the protocol
+    ) -> list[Notice]:
         """Take note of an event stream: from now on only silence is bounded."""
         self._clocks.open()
         self._connected_at = now

@@ -57,6 +57,24 @@ class TextBuffer:
         """The whole text."""
         return "".join(self._pieces)
 
+    @property
+    def last_piece(self) -> int:
+        """Where the last piece begins; it may have been merged with those before it."""
+        return self.length - len(self._pieces[-1]) if self._pieces else 0
+
+    def pieces_behind(self, offset: int) -> int:
+        """Return how many of the pieces begin at ``offset`` or behind it, about.
+
+        Pieces that were merged count as one.
+        """
+        count, start = 0, self.length
+        for piece in reversed(self._pieces):
+            start -= len(piece)
+            if start < offset:
+                break
+            count += 1
+        return count
+
 
 class _Draft:
     """One choice so far."""
@@ -81,7 +99,13 @@ class Transcript:
         self._drafts: dict[int, _Draft] = {}
         self._tool_calls: list[ToolCall] = []
         self.content_events = 0
+        self._withdrawn = 0
         self.extent = 0
+
+    @property
+    def written(self) -> int:
+        """Deltas that stand, about as many as the tokens they took."""
+        return self.content_events - self._withdrawn
 
     def add(self, events: Sequence[StreamEvent]) -> bool:
         """Fold events in; return whether any of them brought content."""
@@ -141,6 +165,7 @@ class Transcript:
 
     def clear(self) -> None:
         """Withdraw everything: the answer is written anew."""
+        self._withdrawn = self.content_events
         self._drafts = {}
         self._tool_calls = []
         self.extent = 0
@@ -150,6 +175,23 @@ class Transcript:
         """The text of the first choice."""
         draft = self._drafts.get(0)
         return draft.text.text if draft else ""
+
+    @property
+    def length(self) -> int:
+        """Code points in the text of the first choice."""
+        draft = self._drafts.get(0)
+        return draft.text.length if draft else 0
+
+    @property
+    def last_piece(self) -> int:
+        """Where the last piece of the first choice's text begins, in code points."""
+        draft = self._drafts.get(0)
+        return draft.text.last_piece if draft else 0
+
+    def pieces_behind(self, offset: int) -> int:
+        """Return how many pieces of the first choice begin at ``offset`` or later."""
+        draft = self._drafts.get(0)
+        return draft.text.pieces_behind(offset) if draft else 0
 
     @property
     def texts(self) -> Mapping[int, str]:

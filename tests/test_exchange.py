@@ -385,8 +385,12 @@ class TestUsage:
 
     def test_without_a_report_each_delta_counts_as_a_token(self):
         player = Player().answer(thought("hm"), text("a"), text("b"), finish(), DONE)
+        prompt = -(-len(PROMPT) // 4)
         assert player.completion.usage == Usage(
-            completion_tokens=3, total_tokens=3, estimated=True
+            prompt_tokens=prompt,
+            completion_tokens=3,
+            total_tokens=prompt + 3,
+            estimated=True,
         )
 
     def test_the_swallowed_deltas_were_generated_as_well(self):
@@ -639,7 +643,7 @@ class TestReplay:
         other = "Hello"[:at] + "#" + "Hello"[at + 1 :]
         player.answer(text(other + " you"), finish(), DONE)
         assert isinstance(player.error, StreamInterrupted)
-        assert "another one: the text differs" in str(player.error)
+        assert "is not the answer that was delivered: the" in str(player.error)
         assert "temperature=0" not in str(player.error), "advice that was followed"
         assert player.text == player.error.partial_text == "Hello"
 

@@ -39,6 +39,7 @@ FLOORS = {
     "feed": 4,
     "hooks": 4,
     "settings": 4,
+    "connector": 5,
     "driver": 5,
     "multiplexer": 5,
     "stream": 6,

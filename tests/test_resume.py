@@ -27,13 +27,14 @@ from hypothesis import event, example, given, settings, strategies as st
 from holystream.errors import ConfigurationError, Phase, StreamError, StreamInterrupted
 from holystream.events import Guarantee, ReasoningDelta, TextDelta, ToolCall
 from holystream.providers.base import ChatRequest
+from holystream.providers.openai_chat import OpenAIChat
+from holystream.providers.registry import PROFILES
 from holystream.resilience.retry import RetryPolicy
 from holystream.resume import (
     DEFAULT_STRATEGIES,
     STRATEGIES,
-    Replay,
-    ReplayMismatch,
-    Restart,
+    SeamMismatch,
+    Trail,
     strategies,
 )
 from holystream.transcript import Transcript
@@ -54,6 +55,16 @@ def delivered(*events):
     return transcript
 
 
+def join(name, transcript, *, deterministic=True):
+    """What the first strategy of this name makes of what was delivered."""
+    trail = Trail(
+        request=request(deterministic=deterministic),
+        provider=OpenAIChat(PROFILES["holysheep"]),
+        transcript=transcript,
+    )
+    return STRATEGIES[name][0].join(trail)
+
+
 def tool_call(place=0, name="look", arguments=None):
     return ToolCall(
         call_index=place,
@@ -70,36 +81,42 @@ class TestStrategiesByName:
         assert [strategy.name for strategy in found] == ["restart", "replay"]
         assert strategies(()) == ()
 
-    def test_by_default_nothing_is_withdrawn(self):
-        assert DEFAULT_STRATEGIES == ("replay",)
+    def test_by_default_nothing_is_withdrawn_nor_guessed(self):
+        assert DEFAULT_STRATEGIES == ("cursor", "prefill", "replay")
 
     def test_each_is_known_by_its_own_name(self):
-        assert all(name == strategy.name for name, strategy in STRATEGIES.items())
+        for name, ways in STRATEGIES.items():
+            assert {way.name for way in ways} == {name}
+
+    def test_of_two_ways_with_one_name_the_better_comes_first(self):
+        for ways in STRATEGIES.values():
+            worth = [way.guarantee for way in ways]
+            assert worth == sorted(worth, reverse=True)
 
     @pytest.mark.parametrize("name", ["rewind", "", None, 5])
     def test_another_name_is_refused_and_told_the_known_ones(self, name):
-        with pytest.raises(ConfigurationError, match=r"use 'replay', 'restart'"):
+        with pytest.raises(ConfigurationError, match=r"use 'cursor', 'prefill'"):
             strategies([name])
 
     def test_a_single_string_is_taken_for_the_mistake_it_is(self):
-        with pytest.raises(ConfigurationError, match=r"a tuple .* \('replay',\)"):
+        with pytest.raises(ConfigurationError, match=r"a tuple .* \('cursor', 're"):
             strategies("replay")
 
 
 class TestWhenTheyApply:
     def test_a_replay_needs_a_deterministic_request(self):
-        assert Replay().applies(request(), delivered())
-        assert not Replay().applies(request(deterministic=False), delivered())
+        assert join("replay", delivered()) is not None
+        assert join("replay", delivered(), deterministic=False) is None
 
     def test_a_restart_needs_that_no_tool_call_was_delivered(self):
-        assert Restart().applies(request(), delivered(TextDelta("a", 0)))
-        assert not Restart().applies(request(), delivered(tool_call()))
+        assert join("restart", delivered(TextDelta("a", 0))) is not None
+        assert join("restart", delivered(tool_call())) is None
 
 
 class TestSeams:
     def test_a_restart_changes_nothing_behind_its_seam(self):
         transcript = delivered(TextDelta("old", 0))
-        seam = Restart().seam(transcript)
+        seam = join("restart", transcript).seam
         events = [TextDelta("n", 0), TextDelta("ew", 1)]
         assert seam.join(events)[2:] == events
         assert not seam.open
@@ -107,31 +124,31 @@ class TestSeams:
 
     def test_a_replay_does_not_touch_what_was_delivered(self):
         transcript = delivered(TextDelta("old", 0))
-        seam = Replay().seam(transcript)
+        seam = join("replay", transcript).seam
         seam.join([TextDelta("ol", 0)])
         assert seam.open
         assert transcript.text == "old"
 
     def test_text_that_was_added_later_is_not_compared(self):
         transcript = delivered(TextDelta("a", 0))
-        seam = Replay().seam(transcript)
+        seam = join("replay", transcript).seam
         transcript.add([TextDelta("b", 1)])
         (resumed,) = seam.join([TextDelta("a", 0)])
         assert resumed.offset == 1
 
     def test_a_delta_across_the_end_is_divided(self):
-        seam = Replay().seam(delivered(TextDelta("abc", 0)))
+        seam = join("replay", delivered(TextDelta("abc", 0))).seam
         _, rest = seam.join([TextDelta("abcde", 0, 0, 1, b"raw")])
         assert rest == TextDelta("de", 3, 0, 1, b"raw")
 
     def test_nothing_can_be_joined_that_has_not_come_whole(self):
-        seam = Replay().seam(delivered(TextDelta("abc", 0)))
+        seam = join("replay", delivered(TextDelta("abc", 0))).seam
         seam.join([TextDelta("ab", 0)])
-        with pytest.raises(ReplayMismatch, match="ends before"):
+        with pytest.raises(SeamMismatch, match="ends before"):
             seam.finish()
 
     def test_reasoning_of_another_choice_passes(self):
-        seam = Replay().seam(delivered(TextDelta("abc", 0)))
+        seam = join("replay", delivered(TextDelta("abc", 0))).seam
         other = ReasoningDelta("hm", 0, 1)
         assert seam.join([ReasoningDelta("hm", 0, 0), other]) == [other]
 

@@ -143,6 +143,10 @@ class Decoder(Protocol):
         """Expect the rest of the same answer, on another connection."""
         ...
 
+    def rebase(self, length: int) -> None:
+        """Let what follows begin at this offset in the text of the first choice."""
+        ...
+
     def state(self) -> bytes:
         """Return all that it knows, half tool calls included, for another process."""
         ...

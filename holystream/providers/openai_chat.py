@@ -216,6 +216,14 @@ class OpenAIChatDecoder:
         self.taken = 0
         self._segment = segment
 
+    def rebase(self, length: int) -> None:
+        """Let what follows begin at this offset in the text of the first choice."""
+        shift = length - self._text_lengths.get(0, 0)
+        if shift:
+            self._text_lengths[0] = length
+            if 0 in self._finished_at:
+                self._finished_at[0] += shift
+
     def state(self) -> bytes:
         """Return all that it knows, half tool calls included, for another process."""
         channels = list(self._lengths)

@@ -208,12 +208,19 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
             "the server reported an error inside the stream",
         )
     ),
-    FaultKind.REPLAY_MISMATCH: _always(
+    FaultKind.SEAM_MISMATCH: _always(
         Row(
             Verdict.INTERRUPTED,
             StreamInterrupted,
-            "the answer was generated again and is another one",
+            "what came over the new connection is not the answer that was delivered",
             'Allow resume=(..., "restart") if a new text is acceptable.',
+        )
+    ),
+    FaultKind.NOT_CONTINUED: _always(
+        Row(
+            Verdict.INTERRUPTED,
+            StreamInterrupted,
+            "the server does not go on with an answer in the way it was asked to",
         )
     ),
     FaultKind.BAD_URL: _always(

@@ -47,7 +47,8 @@ class FaultKind(enum.Enum):
     ENCODING = "the compressed body is corrupt"
     MALFORMED = "an event does not parse"
     ERROR_EVENT = "the server reported an error inside the stream"
-    REPLAY_MISMATCH = "the regenerated answer is another one"
+    SEAM_MISMATCH = "what came does not join on to what was delivered"
+    NOT_CONTINUED = "the server does not go on with an answer in this way"
     BAD_URL = "the URL cannot be used"
     STOPPED = "the caller stopped it"
 

@@ -127,6 +127,17 @@ class HttpConnection:
         self._guard.phase = Phase.BODY
         return [first, *itertools.islice(self._lines, self._raw.lines - 1)]
 
+    def taken(self) -> int | None:
+        """Return the bytes of the decoded body in the events that were returned.
+
+        None where they cannot be counted: line endings other than LF are dropped on the
+        way.
+        """
+        if self._ended:
+            return self._raw.received
+        whole = self._raw.whole
+        return None if whole is None else whole - self._parser.pending
+
     def resume(self) -> None:
         """Begin a read: `next_batch` does, a reader of `next_lines` has to."""
         self._guard.resume()

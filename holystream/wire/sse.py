@@ -57,9 +57,11 @@ class LineSplitter:
     no byte is waited for. Linear in the length of a line. Not thread-safe.
     """
 
-    __slots__ = ("_after_cr", "_limit", "_pending")
+    __slots__ = ("_after_cr", "_limit", "_pending", "only_lf")
 
     def __init__(self, max_line_bytes: int) -> None:
+        # No byte was dropped so far: an LF was written for an LF.
+        self.only_lf = True
         self._limit = max_line_bytes
         # Not a list: an object for each piece costs many times a dripped line.
         self._pending = bytearray()
@@ -78,6 +80,7 @@ class LineSplitter:
             return b""
         self._after_cr = data.endswith(b"\r")
         if b"\r" in data:
+            self.only_lf = False
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         end = data.rfind(b"\n") + 1
         pending = self._pending
@@ -110,14 +113,16 @@ class LineSafeRaw:
 
     Attributes:
         lines: How many lines the last block held: what one read brought.
+        received: Bytes of the decoded body that were read.
     """
 
-    __slots__ = ("_raw", "_splitter", "lines")
+    __slots__ = ("_raw", "_splitter", "lines", "received")
 
     def __init__(self, raw: Any, max_line_bytes: int) -> None:
         self._raw = raw
         self._splitter = LineSplitter(max_line_bytes)
         self.lines = 0
+        self.received = 0
 
     def stream(self, _amt: int, *, decode_content: bool) -> Iterator[bytes]:
         """Yield blocks of whole lines as soon as one read brings some.
@@ -128,6 +133,7 @@ class LineSafeRaw:
         read1 = self._raw.read1
         feed = self._splitter.feed
         while data := read1(_READ_BYTES, decode_content=decode_content):
+            self.received += len(data)
             if block := feed(data):
                 self.lines = block.count(b"\n")
                 yield block
@@ -136,6 +142,12 @@ class LineSafeRaw:
     def rest(self) -> bytes:
         """A last line without an ending."""
         return self._splitter.rest
+
+    @property
+    def whole(self) -> int | None:
+        """Bytes of the body in lines that are whole; None if an ending was not LF."""
+        splitter = self._splitter
+        return self.received - len(splitter.rest) if splitter.only_lf else None
 
     def close(self) -> None:
         """Close the connection, unless its body was read to the end."""
@@ -154,6 +166,7 @@ class EventParser:
     Attributes:
         last_event_id: The id that a reconnect would send; empty for none.
         reconnection_time: Milliseconds that the last ``retry`` field asked for.
+        pending: Bytes, with their LFs, of the lines of a block that has not ended.
         exceeded: An event exceeded ``max_event_bytes``; parsing has ended.
     """
 
@@ -167,6 +180,7 @@ class EventParser:
         "_started",
         "exceeded",
         "last_event_id",
+        "pending",
         "reconnection_time",
     )
 
@@ -180,6 +194,7 @@ class EventParser:
         self._started = False
         self.last_event_id = last_event_id
         self.reconnection_time: int | None = None
+        self.pending = 0
         self.exceeded = False
 
     def feed(self, lines: Sequence[bytes]) -> list[ServerSentEvent]:
@@ -204,7 +219,9 @@ class EventParser:
                     data.clear()
                 self._event = ""
                 self._retry = None
+                self.pending = 0
             else:
+                self.pending += len(line) + 1
                 self._take_field(line)
                 if self.exceeded:
                     break
@@ -220,6 +237,7 @@ class EventParser:
         if not 2 * len(bodies) == 2 * len(heads) == len(lines):
             return None
         last_event_id = self.last_event_id = self._id
+        self.pending = 0
         return [ServerSentEvent(body, "", last_event_id) for body in bodies]
 
     def _take_field(self, line: bytes) -> None:

@@ -102,7 +102,8 @@ TABLE = [
     (FaultKind.ENCODING, ProtocolError, (FATAL,) * 4),
     (FaultKind.MALFORMED, MalformedEvent, (INTERRUPTED,) * 4),
     (FaultKind.ERROR_EVENT, ServerError, (INTERRUPTED,) * 4),
-    (FaultKind.REPLAY_MISMATCH, StreamInterrupted, (INTERRUPTED,) * 4),
+    (FaultKind.SEAM_MISMATCH, StreamInterrupted, (INTERRUPTED,) * 4),
+    (FaultKind.NOT_CONTINUED, StreamInterrupted, (INTERRUPTED,) * 4),
     (FaultKind.BAD_URL, ConnectionFailed, (FATAL,) * 4),
     (FaultKind.STOPPED, StreamCancelled, (CANCELLED,) * 4),
 ]

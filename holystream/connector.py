@@ -1,0 +1,68 @@
+"""Opens the connections of one answer: each asks what its exchange wants next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holystream.providers.chat_request import encode
+from holystream.wire.request import HttpRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holystream.exchange import Exchange
+    from holystream.resilience.endpoints import Endpoint
+    from holystream.wire.http import HttpConnection, HttpTransport
+    from holystream.wire.socketio import SocketGuard
+
+
+class Connector:
+    """Opens connections to one endpoint. One thread at a time calls it.
+
+    Args:
+        transport: What opens them.
+        endpoint: Where.
+        secrets: The headers that carry its key.
+        headers: The caller's own headers.
+        exchange: Says what to ask for.
+    """
+
+    def __init__(
+        self,
+        transport: HttpTransport,
+        endpoint: Endpoint,
+        *,
+        secrets: Mapping[str, str],
+        headers: Mapping[str, str],
+        exchange: Exchange,
+    ) -> None:
+        self._transport = transport
+        self._base_url = endpoint.base_url
+        self._secrets = secrets
+        self._headers = {"Content-Type": "application/json", **headers}
+        self._exchange = exchange
+        # Now, so that a caller learns at once of what JSON cannot hold.
+        self._body = encode(exchange.request)
+
+    def __call__(self, guard: SocketGuard) -> HttpConnection:
+        """Connect, and ask.
+
+        Raises:
+            Fault: There is no event stream.
+        """
+        asked = self._exchange.next_request
+        if asked.body is self._exchange.request.body:
+            body: bytes | None = self._body
+        else:
+            body = encode(asked) if asked.body else None
+        return self._transport.open(
+            HttpRequest(
+                url=self._base_url + asked.path,
+                body=body,
+                method=asked.method,
+                headers={**self._headers, **asked.headers},
+                secrets=self._secrets,
+                last_event_id=asked.last_event_id,
+            ),
+            guard,
+        )

@@ -1,0 +1,220 @@
+"""Cursor: the server kept the answer and sends the rest of the same generation.
+
+An id proves nothing by itself: a server that does not know ``Last-Event-ID`` answers
+200 with another generation, whose ids begin anew. What counts as proof is the answer's
+own id together with the next number, or with messages that are known; where the answer
+is kept under a name of ours, the name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from holystream.events import Guarantee, Resumed
+from holystream.resume.base import Continuation, SeamMismatch
+from holystream.resume.tracker import digest, numbered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from holystream.providers.base import Cursor
+    from holystream.resume.base import Gate, Trail
+    from holystream.wire.sse import ServerSentEvent
+
+_HELD: Final = 1024
+"""Messages that may wait for the ones before them."""
+
+
+class CursorJoin:
+    """The server sends what lies behind the last message that was taken."""
+
+    name = "cursor"
+    guarantee = Guarantee.VERBATIM
+    keeps = True
+    extends = False
+
+    def join(self, trail: Trail) -> Continuation | None:
+        """Ask for the rest, if the server gave a place and the answer a name."""
+        cursor, decoder = trail.cursor, trail.decoder
+        if cursor is None or decoder is None:
+            return None
+        identity = trail.provider.identity
+        gate: Gate = (
+            ByteGate(cursor, identity)
+            if cursor.conversation
+            else IdGate(cursor, identity)
+        )
+        return Continuation(
+            request=trail.provider.behind(trail.request, cursor),
+            gate=gate,
+            decoder=decoder,
+        )
+
+
+class ByteGate:
+    """Lets the rest of a body through that the server kept under our name."""
+
+    def __init__(
+        self, cursor: Cursor, identity: Callable[[ServerSentEvent], str | None]
+    ) -> None:
+        self._response_id = cursor.response_id
+        self._identity = identity
+        self.proven = False
+        self.passed_over = ""
+
+    def admit(self, messages: Sequence[ServerSentEvent]) -> list[ServerSentEvent]:
+        """Return all messages, if none of them names another answer."""
+        for message in messages:
+            _check_identity(self._identity(message), self._response_id)
+        self.proven = True
+        return list(messages)
+
+    def finish(self) -> None:
+        """Take the end of the connection: nothing is held back."""
+
+    def resumed(self, offset: int) -> Resumed:
+        """Return the event that says how the answer went on."""
+        return _resumed(offset)
+
+
+class IdGate:
+    """Finds what is new by the ids of messages, and puts it in order.
+
+    Until the answer is proven to be the same nothing passes. Then each number passes
+    once and in turn; what had come before is passed over, what comes too early waits.
+
+    Attributes:
+        proven: It is the same answer.
+        passed_over: The id of the last message that was not new; empty if none was.
+    """
+
+    def __init__(
+        self, cursor: Cursor, identity: Callable[[ServerSentEvent], str | None]
+    ) -> None:
+        self._cursor = cursor
+        self._identity = identity
+        self._behind = list(cursor.behind)
+        # The number that comes next, where messages are numbered.
+        place = numbered(cursor.last_event_id) if cursor.consecutive else None
+        self._prefix, last = place or ("", 0)
+        self._next = last + 1 if place is not None else None
+        self._early: dict[int, ServerSentEvent] = {}
+        # Messages without a number of their own, behind one that is missing.
+        self._unplaced: list[ServerSentEvent] = []
+        self._id_before = ""
+        self._raw_before = b""
+        self._named = False
+        self.proven = False
+        self.passed_over = ""
+
+    def admit(self, messages: Sequence[ServerSentEvent]) -> list[ServerSentEvent]:
+        """Return what of these messages is new, in order."""
+        admitted: list[ServerSentEvent] = []
+        for message in messages:
+            name = self._identity(message)
+            _check_identity(name, self._cursor.response_id)
+            self._named = self._named or name is not None
+            own = message.id != self._id_before
+            if self._next is not None:
+                self._by_number(message, self._next, admitted, own=own)
+            elif self.proven:
+                admitted.append(message)
+            else:
+                self._by_digest(message, own=own)
+            self._id_before, self._raw_before = message.id, message.raw
+        return admitted
+
+    def finish(self) -> None:
+        """Take the end of the connection: no message may be missing."""
+        if self._early:
+            raise SeamMismatch("messages between those that came are missing")
+
+    def resumed(self, offset: int) -> Resumed:
+        """Return the event that says how the answer went on."""
+        return _resumed(offset)
+
+    def _by_number(
+        self,
+        message: ServerSentEvent,
+        expected: int,
+        admitted: list[ServerSentEvent],
+        *,
+        own: bool,
+    ) -> None:
+        if not own or not message.id:
+            self._take_unnumbered(message, admitted)
+            return
+        place = numbered(message.id)
+        if place is None or place[0] != self._prefix:
+            raise SeamMismatch("its messages are numbered in another way")
+        number = place[1]
+        if number < expected:
+            self._pass_over(message)
+        elif number > expected:
+            self._early.setdefault(number, message)
+            if len(self._early) > _HELD:
+                raise SeamMismatch("messages between those that came are missing")
+        else:
+            self._prove(message)
+            admitted.append(message)
+            self._next = expected + 1
+            self._take_early(admitted)
+
+    def _take_unnumbered(
+        self, message: ServerSentEvent, admitted: list[ServerSentEvent]
+    ) -> None:
+        """Take a message without an id: its place is behind the one before it."""
+        if message.id and message.raw == self._raw_before:
+            # The same message twice: a message with an id of its own, sent again.
+            return
+        if not self._early:
+            self._prove(message)
+            admitted.append(message)
+        else:
+            self._unplaced.append(message)
+
+    def _take_early(self, admitted: list[ServerSentEvent]) -> None:
+        while self._next in self._early:
+            admitted.append(self._early.pop(self._next))
+            self._next += 1
+        if not self._early:
+            admitted += self._unplaced
+            self._unplaced.clear()
+
+    def _pass_over(self, message: ServerSentEvent) -> None:
+        if message.id == self._cursor.last_event_id and (
+            digest(message) != self._cursor.last
+        ):
+            raise SeamMismatch("a message that came before is another one now")
+        self.passed_over = message.id
+
+    def _prove(self, message: ServerSentEvent) -> None:
+        # An end mark names no answer; it adds nothing that could belong to another.
+        if not (self.proven or self._named) and message.raw.lstrip()[:1] == b"{":
+            raise SeamMismatch("nothing says that it is the same answer")
+        self.proven = True
+
+    def _by_digest(self, message: ServerSentEvent, *, own: bool) -> None:
+        """Compare with what is known to come first: the last message, or behind it."""
+        if own and message.id == self._cursor.last_event_id:
+            known = self._cursor.last
+        elif self._behind:
+            known = self._behind.pop(0)
+        else:
+            raise SeamMismatch("nothing says where it goes on")
+        if digest(message) != known:
+            raise SeamMismatch("a message that came before is another one now")
+        self.passed_over = message.id
+        if not self._behind:
+            self._prove(message)
+
+
+def _check_identity(name: str | None, expected: str) -> None:
+    if name is not None and expected and name != expected:
+        raise SeamMismatch("it is an answer of another name")
+
+
+def _resumed(offset: int) -> Resumed:
+    return Resumed(
+        strategy=CursorJoin.name, guarantee=CursorJoin.guarantee, offset=offset
+    )
