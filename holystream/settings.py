@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import msgspec
+
 from holystream.clocks import Timeouts, check_seconds
 from holystream.errors import ConfigurationError, InvalidAPIKey, InvalidRequest
 from holystream.events import Guarantee
+from holystream.providers.jsonvalues import kind, plain, wrong
 from holystream.resilience.endpoints import (
     APIKey,
     Endpoint,
@@ -210,7 +213,42 @@ def checked_event_id(event_id: str) -> str:
     """Return ``event_id``, if a server can have given it."""
     if not _is(event_id, str) or any(char in event_id for char in "\0\r\n"):
         raise InvalidRequest("last_event_id must be a str without NUL, CR and LF")
-    return event_id
+    return str(plain(event_id, "last_event_id"))
+
+
+def checked_body(
+    content: object | Callable[[str], object],
+) -> Callable[[str], bytes | None]:
+    """Return what makes a body of JSON from the last event id; None for no body.
+
+    What a function makes is checked each time, and may raise `InvalidRequest` then.
+    """
+    if callable(content):
+        make = content
+        return lambda last_event_id: _json(make(last_event_id))
+    body = _json(content)
+    return lambda _: body
+
+
+def _json(content: object) -> bytes | None:
+    if content is None:
+        return None
+    try:
+        built = msgspec.to_builtins(content, str_keys=True, enc_hook=_builtin)
+    except UnicodeEncodeError:
+        # Not chained: the cause holds the text.
+        raise wrong("json", "or holds a text with a lone surrogate", "UTF-8") from None
+    except TypeError:
+        raise wrong("json", "a mapping with a strange key", "texts as keys") from None
+    except RecursionError:
+        raise InvalidRequest("json is nested too deeply, or in itself") from None
+    return msgspec.json.encode(plain(built, "json"))
+
+
+def _builtin(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise wrong("json", f"or holds {kind(value)}", "what JSON can hold")
 
 
 def checked_callback(
