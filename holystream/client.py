@@ -7,11 +7,12 @@ import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from holystream.clocks import SystemTime, Timeouts
+from holystream.connector import Connector
 from holystream.driver import Driver
 from holystream.event_source import EventSource, FeedConnector
 from holystream.exchange import Exchange
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
-from holystream.providers.chat_request import chat_request, encode
+from holystream.providers.chat_request import chat_request
 from holystream.providers.registry import (
     COMPATIBLE,
     DEFAULT,
@@ -36,7 +37,7 @@ from holystream.settings import (
     endpoint_of,
 )
 from holystream.stream import Stream
-from holystream.wire.http import HttpConnection, HttpTransport
+from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest, as_a_browser, origin
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from holystream.providers.profile import Profile
     from holystream.resilience.pool import Priority
     from holystream.resilience.retry import RetryPolicy
-    from holystream.wire.socketio import SocketGuard
 
 DEFAULT_PERMITS = 50
 """Connections that one client holds at once, unless ``pool=`` says otherwise."""
@@ -77,7 +77,8 @@ class Client:
         deadline: Seconds for a whole stream, retries included; none by default.
         retry: When to try again.
         resume: The ways in which an interrupted answer may go on, in order of
-            preference: "replay" (the default), "restart".
+            preference: "cursor", "prefill" and "replay" are the default; "stitch" and
+            "restart" can be added. docs/resume.md says what each asks of a provider.
         min_guarantee: An answer that can only be had with less than this is an error.
         pool: Bounds the connections; share one between clients to bound them together.
             By default 50 for this client.
@@ -228,21 +229,8 @@ class Client:
             extra_body=extra_body,
             deterministic=deterministic,
         )
+        headers = checked_headers(extra_headers, "extra_headers")
         key = self._endpoint.key
-        http_request = HttpRequest(
-            url=self._endpoint.base_url + request.path,
-            body=encode(request),
-            headers={
-                "Content-Type": "application/json",
-                **checked_headers(extra_headers, "extra_headers"),
-            },
-            secrets=self._key_headers(),
-        )
-        transport = self._transport
-
-        def connect(guard: SocketGuard) -> HttpConnection:
-            return transport.open(http_request, guard)
-
         exchange = Exchange(
             request,
             self._provider,
@@ -253,11 +241,15 @@ class Client:
             retry=settings.retry,
             resume=settings.resume,
             min_guarantee=settings.min_guarantee,
-            secrets=(
-                *((key.reveal(),) if key else ()),
-                *(extra_headers or {}).values(),
-            ),
+            secrets=(*((key.reveal(),) if key else ()), *headers.values()),
             rng=self._time.rng,
+        )
+        connect = Connector(
+            self._transport,
+            self._endpoint,
+            secrets=self._key_headers(),
+            headers=headers,
+            exchange=exchange,
         )
         return Stream(
             exchange,

@@ -219,6 +219,10 @@ class FeedConnection:
             self._feed.reconnection_time = self._parser.reconnection_time / 1000
         return notices
 
+    def taken(self) -> int | None:
+        """Return None: a feed goes on by ids alone."""
+        return None
+
     def drain(self) -> None:
         """Nothing to do: a feed is never complete while a connection is open."""
 
