@@ -179,7 +179,7 @@ class _Head:
         """
         line: bytes = self._whole.readline(limit)
         if len(line) < limit and not line.endswith(b"\n"):
-            raise http.client.RemoteDisconnected
+            raise http.client.RemoteDisconnected("closed within the head")
         return line
 
 
@@ -216,7 +216,8 @@ class BulkHTTPResponse(http.client.HTTPResponse):
             http.client.RemoteDisconnected: They broke off.
         """
         whole = self.fp
-        self.fp = head = _Head(whole)  # type: ignore[assignment]  # all that is used
+        head: Any = _Head(whole)
+        self.fp = head
         try:
             super().begin()
         finally:
