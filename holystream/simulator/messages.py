@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from holystream.simulator.peer import Peer
 
@@ -161,6 +161,22 @@ def response_head(status: int, fields: Mapping[str, str]) -> bytes:
     return ("\r\n".join(rows) + "\r\n\r\n").encode("latin-1", "replace")
 
 
+class Live(Protocol):
+    """A body that is still being written, whoever reads it."""
+
+    is_first: bool
+    """Whether this is the response it began with, which comes at its pace."""
+
+    @property
+    def ends_at(self) -> float:
+        """When it was stopped, in monotonic time; infinity if it was not."""
+        ...
+
+    def ready_at(self, size: int) -> float:
+        """Return when so many bytes of the body are there, in monotonic time."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """What is to be answered, before anything goes wrong with it.
@@ -172,6 +188,7 @@ class Response:
     content_type: str
     pieces: tuple[bytes, ...] | None
     headers: dict[str, str]
+    live: Live | None = None
 
     @property
     def is_stream(self) -> bool:

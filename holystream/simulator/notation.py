@@ -54,7 +54,9 @@ def _block(value: str | Mapping[str, Any]) -> bytes | str | Mapping[str, Any]:
 
 
 _READERS: Mapping[str, Callable[[Any], object]] = {
-    **dict.fromkeys(("latency", "first_token", "pace", "pings", "linger"), float),
+    **dict.fromkeys(
+        ("latency", "first_token", "pace", "pings", "linger", "ttl"), float
+    ),
     **dict.fromkeys(
         ("cut_at", "stall_at", "error_event_at", "malformed_at", "rechunk"), int
     ),
@@ -65,7 +67,7 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
     **dict.fromkeys(("cut", "cut_before_headers", "framing", "usage"), str),
     **dict.fromkeys(("ping_text", "content_type", "redirect", "finish_reason"), str),
     **dict.fromkeys(("differ_at", "shorter", "cached_tokens"), int),
-    **dict.fromkeys(("replay_events", "shuffle", "overlap"), int),
+    **dict.fromkeys(("replay_events", "shuffle", "overlap", "ring"), int),
     **dict.fromkeys(("sampling", "tokens"), _flag),
     **dict.fromkeys(("ids", "cursor", "prefill", "stitch", "preamble"), str),
     "echo": _echo,

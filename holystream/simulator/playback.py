@@ -9,19 +9,24 @@ write and a paced one a write per event.
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Literal, TypeAlias
 
 from holystream.simulator.framing import Framer, rechunk, split_at
-from holystream.simulator.messages import Response, response_head
+from holystream.simulator.messages import Live, Response, response_head
 from holystream.simulator.peer import Peer
 from holystream.simulator.script import Script
 
 _Stop: TypeAlias = Literal["fin", "rst", "stall"]
 _BIG = 256 * 1024
-_GATE_LOOK = 0.02
+_LOOK = 0.02
 _CHUNK_SIZE_DRIP = (1, 0.05)
 _GARBAGE = b"\x15\x03\x01\x00\x02\x02\x16 not HTTP\r\n\r\n"
+
+
+class _Stopped(Exception):
+    """Nothing more is written of what is sent."""
 
 
 def play(peer: Peer, response: Response, script: Script, *, keep_alive: bool) -> bool:
@@ -59,8 +64,14 @@ class _Playback:
         self, peer: Peer, response: Response, script: Script, *, keep_alive: bool
     ) -> None:
         events = response.pieces or ()
+        if response.live is not None:
+            # Its pings are in the body, where they count, and so is its own pace.
+            script = replace(script, pings=None)
+            if response.live.is_first:
+                script = replace(script, pace=0.0, first_token=0.0)
         self._peer = peer
         self._script = script
+        self._live = response.live
         chunked = response.is_stream or script.drip_chunk_size
         self._framing = script.framing or ("chunked" if chunked else "length")
         self._keep_alive = keep_alive and self._framing != "close"
@@ -132,21 +143,10 @@ class _Playback:
         if self._bodiless:
             return self._end()
         self._gathered += self._framer.open()
-        start = time.monotonic() + script.first_token
-        if script.first_token and not self._pieces:
-            self._wait(start)
-        for index, piece in enumerate(self._pieces[: self._count]):
-            self._wait(start + index * script.pace)
-            self._gathered += self._framer.piece(piece)
-            self._sent(len(piece))
-        if self._inner:
-            self._wait(start + self._count * script.pace)
-            piece = self._pieces[self._count]
-            # A ping must not land in the data of a chunk that was announced.
-            pinged = script.pings is not None and self._stop == "stall"
-            tail = b"" if pinged else piece[self._inner :]
-            self._gathered += self._framer.piece(piece[: self._inner], tail)
-            self._sent(self._inner)
+        try:
+            self._send_pieces()
+        except _Stopped:
+            return self._end_early()
         if self._stop is not None:
             self._flush()
             self._break_off(self._stop)
@@ -154,6 +154,33 @@ class _Playback:
         if script.linger:
             self._flush()
             self._peer.pause(time.monotonic() + script.linger)
+        self._gathered += self._framer.close()
+        return self._end()
+
+    def _send_pieces(self) -> None:
+        script = self._script
+        start = time.monotonic() + script.first_token
+        if not self._pieces and (script.first_token or self._live):
+            self._wait(start, 0)
+        for index, piece in enumerate(self._pieces[: self._count]):
+            self._wait(start + index * script.pace, len(piece))
+            self._gathered += self._framer.piece(piece)
+            self._sent(len(piece))
+        if self._inner:
+            self._wait(start + self._count * script.pace, self._inner)
+            piece = self._pieces[self._count]
+            # A ping must not land in the data of a chunk that was announced.
+            pinged = script.pings is not None and self._stop == "stall"
+            tail = b"" if pinged else piece[self._inner :]
+            self._gathered += self._framer.piece(piece[: self._inner], tail)
+            self._sent(self._inner)
+
+    def _end_early(self) -> bool:
+        """End a body of which nothing more is written."""
+        if self._framing in ("one-chunk", "length"):
+            self._flush()
+            _hang_up(self._peer, "fin")
+            return False
         self._gathered += self._framer.close()
         return self._end()
 
@@ -181,8 +208,10 @@ class _Playback:
         if self._script.pace or len(self._gathered) > _BIG:
             self._flush()
 
-    def _wait(self, due: float) -> None:
-        """Wait for the time of the next piece, then for its gate."""
+    def _wait(self, due: float, size: int) -> None:
+        """Wait for the time of the next piece, of that size, then for its gate."""
+        if self._live is not None:
+            self._wait_for_writer(self._live, self._offset + size)
         if due > time.monotonic():
             self._flush()
             pings = self._script.pings is not None and self._may_ping()
@@ -190,8 +219,17 @@ class _Playback:
         gate = self._script.gate
         if gate is not None and not gate.acquire(blocking=False):
             self._flush()
-            while not gate.acquire(timeout=_GATE_LOOK):
+            while not gate.acquire(timeout=_LOOK):
                 self._peer.check()
+
+    def _wait_for_writer(self, live: Live, size: int) -> None:
+        ready = live.ready_at(size)
+        if ready > time.monotonic():
+            self._flush()
+        while (now := time.monotonic()) < min(ready, live.ends_at):
+            self._peer.pause(min(ready, now + _LOOK))
+        if live.ends_at < ready:
+            raise _Stopped
 
     def _may_ping(self) -> bool:
         announced = self._framing in ("one-chunk", "length")

@@ -71,10 +71,10 @@ def _pair(value: tuple[int, float] | None) -> bool:
 
 
 _RANGES: Mapping[str, _Range] = {
-    **dict.fromkeys(("latency", "first_token", "pace", "linger"), _not_negative),
+    **dict.fromkeys(("latency", "first_token", "pace", "linger", "ttl"), _not_negative),
     **dict.fromkeys(("cut_at", "stall_at", "times"), _not_negative),
     **dict.fromkeys(("error_event_at", "malformed_at"), _not_negative),
-    **dict.fromkeys(("pings", "rechunk"), _positive),
+    **dict.fromkeys(("pings", "rechunk", "ring"), _positive),
     **dict.fromkeys(("replay_events", "shuffle", "overlap"), _not_negative),
     **dict.fromkeys(("differ_at", "shorter", "cached_tokens"), _not_negative),
     **dict.fromkeys(("drip", "drip_headers"), _pair),
@@ -179,6 +179,12 @@ class Script:
     """How many of the events before it come again first, by their old ids."""
     shuffle: int = 0
     """The rest comes out of order, within each run of so many events."""
+
+    ring: int = 4 * 1024 * 1024
+    """How many of the last bytes of a body are kept for a request that brought an
+    `X-Conversation-Id`; `GET /v1/stream` goes on with them."""
+    ttl: float = 300.0
+    """Seconds for which they are kept, from the end of the answer."""
 
     prefill: Prefill = "none"
     """Which prefill is understood: an assistant message at the end with `prefix:

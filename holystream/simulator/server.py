@@ -33,7 +33,7 @@ from holystream.simulator.messages import (
 from holystream.simulator.peer import Alarm, Dropped, Gone, Peer
 from holystream.simulator.playback import play
 from holystream.simulator.script import Script
-from holystream.simulator.service import Service, is_chat
+from holystream.simulator.service import Service, takes_script
 
 _BACKLOG = 4096
 _JOIN = 10.0
@@ -122,6 +122,8 @@ class Simulator:
 
     def play(self, *scripts: Script) -> None:
         """Queue scripts: each coming chat request takes the next one.
+
+        So does a `GET /v1/stream`, which goes on with what a chat request began.
 
         A request with an `X-Simulator` header brings its own and takes none. When
         the queue is empty, answers are healthy.
@@ -288,7 +290,7 @@ class Simulator:
         with self._changed:
             self._requests.append(request)
             count = len(self._requests)
-            queued = own is None and is_chat(request)
+            queued = own is None and takes_script(request)
             script = self._next_script() if queued else Script()
             self._notify()
         if own is not None:

@@ -1,7 +1,7 @@
 """What is answered to a request: routes, keys, models, errors.
 
 Knows HTTP only as requests and responses and the network not at all. What it
-remembers from one request to the next is in `chats`.
+remembers from one request to the next is in `chats` and `sessions`.
 """
 
 import hmac
@@ -20,17 +20,29 @@ from holystream.simulator.responses import (
     json_response,
 )
 from holystream.simulator.script import Script
+from holystream.simulator.sessions import LOOKUP_ROUTE, STREAM_ROUTE, Sessions
 
 # DeepSeek's prefix is a beta feature, with a path of its own.
 _CHAT_ROUTES = ("/v1/chat/completions", "/beta/chat/completions")
+_SESSION_ROUTES = (
+    ("GET", STREAM_ROUTE),
+    ("DELETE", STREAM_ROUTE),
+    ("POST", LOOKUP_ROUTE),
+)
 _MODELS_ROUTE = "/v1/models"
 _MODELS = ("simulator", "simulator-reasoner")
 _OK, _MULTIPLE_CHOICES, _REDIRECTS = 200, 300, range(300, 400)
 _WITHOUT_BODY = (204, 304)
 
 
-def is_chat(request: ReceivedRequest) -> bool:
-    """Tell whether the request asks for a chat completion."""
+def takes_script(request: ReceivedRequest) -> bool:
+    """Tell whether the request asks for an answer, or for the rest of one."""
+    return _is_chat(request) or (
+        request.method == "GET" and request.route == STREAM_ROUTE
+    )
+
+
+def _is_chat(request: ReceivedRequest) -> bool:
     return request.method == "POST" and request.route in _CHAT_ROUTES
 
 
@@ -39,6 +51,7 @@ class Service:
 
     def __init__(self, *, text: Text, length: int, api_keys: Collection[str]) -> None:
         self._chats = Chats(text=text, length=length)
+        self._sessions = Sessions()
         self._api_keys = tuple(api_keys)
 
     @property
@@ -58,8 +71,11 @@ class Service:
             return early
         try:
             self._check_key(request)
-            if is_chat(request):
-                return self._chats.respond(request, script)
+            if _is_chat(request):
+                response = self._chats.respond(request, script)
+                return self._sessions.begin(request, response, script)
+            if (request.method, request.route) in _SESSION_ROUTES:
+                return self._sessions.respond(request, script)
             return _others(request)
         except Refused as refused:
             return refused.response

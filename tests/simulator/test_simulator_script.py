@@ -30,7 +30,7 @@ ONE_OF_EACH = [
     Script(newline="\r", final_blank_line=False),
     Script(sampling=False, tokens=True, differ_at=3, shorter=0, cached_tokens=9),
     Script(ids="named", cursor="inclusive", replay_events=3, shuffle=4, sampling=True),
-    Script(prefill="continue", echo="glued"),
+    Script(prefill="continue", echo="glued", ring=1000, ttl=0.5),
     Script(stitch="whole", preamble="Sure, continuing: ", overlap=9),
 ]
 
@@ -89,6 +89,8 @@ def test_scripts_are_read_as_people_write_them():
         ("prefill=x", "prefill must be one of 'none', "),
         ("echo=no", "echo must be one of None, 'pieces', 'whole', 'glued'"),
         ("stitch=x", "stitch must be one of None, 'continue', 'whole'"),
+        ("ring=0", "ring is out of range"),
+        ("ttl=-1", "ttl is out of range"),
         ("shuffle=-1", "shuffle is out of range"),
         ("differ_at=-1", "differ_at is out of range"),
         ("status=20", "status is out of range"),
