@@ -6,6 +6,7 @@ store promises is in `holystream.journal.base`.
 
 from holystream.journal.base import (
     Claim,
+    Durability,
     Entries,
     Gone,
     Journal,
@@ -17,7 +18,7 @@ from holystream.journal.base import (
     Trimmed,
 )
 from holystream.journal.memory import MemoryJournal
-from holystream.journal.opening import Durability, open_journal
+from holystream.journal.opening import open_journal
 
 __all__ = [
     "Claim",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from holystream.errors import InvalidRequest
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from holystream.clocks import CancelToken
     from holystream.events import StreamEvent
+
+Durability: TypeAlias = Literal["process", "power"]
+"""What a commit survives: the end of the process, or that of the power as well."""
 
 READ_LIMIT = 1000
 """Events that one read returns at most, unless told otherwise."""

@@ -2,15 +2,14 @@
 
 It keeps encoded batches, as the other stores do: it takes what they take, gives back
 what they give back, and holds no object of a caller's. After a fork the child has a
-copy without claims: what the parent's streams had recorded can be read and claimed. Each
-change of a stream is one assignment, so that an exception out of a signal handler finds
-it done or not done.
+copy without claims: what the parent's streams had recorded can be read and claimed.
+Each change of a stream is one assignment, so that an exception out of a signal handler
+finds it done or not done.
 """
 
 from __future__ import annotations
 
 import bisect
-import contextlib
 import dataclasses
 import heapq
 import itertools
@@ -21,7 +20,6 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from holystream.clocks import check_seconds
-from holystream.errors import Fenced, StreamFinished, StreamUnknown
 from holystream.journal import codec, refusals
 from holystream.journal.base import (
     LIST_LIMIT,
@@ -39,7 +37,7 @@ from holystream.journal.forking import tell_of_forks
 from holystream.journal.watching import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from holystream.clocks import CancelToken
     from holystream.events import StreamEvent
@@ -120,7 +118,8 @@ class MemoryJournal:
         check_stream_id(stream_id)
         check_seconds(ttl, "ttl=")
         now = self._now()
-        with self._using():
+        with self._lock:
+            self._check_open()
             swept = self._sweep(now, _SWEPT_AT_CREATE)
             if stream_id in self._records:
                 raise refusals.exists(stream_id)
@@ -150,7 +149,8 @@ class MemoryJournal:
         """Store events and what it takes to go on after them; see `Journal.append`."""
         data = codec.encode(events) if events else b""
         now = self._now()
-        with self._using():
+        with self._lock:
+            self._check_open()
             record = self._held(claim)
             last = record.batches[-1]
             if last.next_seq != claim.next_seq:
@@ -167,7 +167,8 @@ class MemoryJournal:
     def finish(self, claim: Claim, outcome: Outcome, final: bytes) -> None:
         """End a stream, for good; see `Journal.finish`."""
         now = self._now()
-        with self._using():
+        with self._lock:
+            self._check_open()
             record = self._held(claim)
             self._changed_hands(record, now)
             record.ended = Outcome(outcome), bytes(final)
@@ -176,15 +177,17 @@ class MemoryJournal:
     def release(self, claim: Claim) -> None:
         """Let go of a stream that has not ended; see `Journal.release`."""
         now = self._now()
-        with self._using(), contextlib.suppress(Fenced, StreamFinished, StreamUnknown):
-            record = self._held(claim)
-            record.owner = None
-            self._changed_hands(record, now)
+        with self._lock:
+            record = self._records.get(claim.stream_id)
+            if record is not None and self._holds(claim, record):
+                record.owner = None
+                self._changed_hands(record, now)
 
     def claim(self, stream_id: str) -> Claim:
         """Take over a stream that nobody owns; see `Journal.claim`."""
         now = self._now()
-        with self._using():
+        with self._lock:
+            self._check_open()
             record = self._known(stream_id)
             if record.ended is not None:
                 raise refusals.finished(stream_id)
@@ -216,7 +219,8 @@ class MemoryJournal:
     def meta(self, stream_id: str) -> StreamMeta | None:
         """Return what is recorded of a stream; see `Journal.meta`."""
         check_stream_id(stream_id)
-        with self._using():
+        with self._lock:
+            self._check_open()
             record = self._records.get(stream_id)
             if record is None:
                 return None
@@ -234,7 +238,8 @@ class MemoryJournal:
         limit: int = LIST_LIMIT,
     ) -> list[StreamInfo]:
         """Return the streams of these states, the newest first."""
-        with self._using():
+        with self._lock:
+            self._check_open()
             newest = reversed(self._records.values())
             infos = (StreamInfo(**self._standing(record)) for record in newest)
             chosen = (info for info in infos if info.state in states)
@@ -242,7 +247,8 @@ class MemoryJournal:
 
     def request_stop(self, stream_id: str, by: str) -> None:
         """Ask the owner to stop; see `Journal.request_stop`."""
-        with self._using():
+        with self._lock:
+            self._check_open()
             record = self._known(stream_id)
             if record.ended is None:
                 record.stop_requested = by
@@ -250,14 +256,16 @@ class MemoryJournal:
     def delete(self, stream_id: str) -> None:
         """Forget a stream; nothing happens if there is none."""
         check_stream_id(stream_id)
-        with self._using():
+        with self._lock:
+            self._check_open()
             if stream_id in self._records:
                 self._forget(self._records[stream_id])
         self._watchers.wake((stream_id,))
 
     def sweep(self, now: float) -> int:
         """Forget the streams whose time is over; return how many."""
-        with self._using():
+        with self._lock:
+            self._check_open()
             swept = self._sweep(now, len(self._times))
         self._watchers.wake(swept)
         return len(swept)
@@ -270,15 +278,13 @@ class MemoryJournal:
             self._times.clear()
         self._watchers.wake_all()
 
-    @contextlib.contextmanager
-    def _using(self) -> Iterator[None]:
-        with self._lock:
-            if self._closed:
-                raise refusals.closed()
-            yield
+    def _check_open(self) -> None:
+        if self._closed:
+            raise refusals.closed()
 
     def _look(self, stream_id: str, after: int, limit: int) -> Reading:
-        with self._using():
+        with self._lock:
+            self._check_open()
             record = self._records.get(stream_id)
             if record is None:
                 return Gone()
@@ -314,11 +320,15 @@ class MemoryJournal:
     def _held(self, claim: Claim) -> _Record:
         """Return the stream of a claim that holds."""
         record = self._known(claim.stream_id)
-        if record.fence != claim.fence or record.owner != self._owner:
+        if not self._holds(claim, record):
+            if record.fence == claim.fence and record.ended is not None:
+                raise refusals.finished(claim.stream_id)
             raise refusals.fenced(claim.stream_id)
-        if record.ended is not None:
-            raise refusals.finished(claim.stream_id)
         return record
+
+    def _holds(self, claim: Claim, record: _Record) -> bool:
+        ours = record.owner == claim.owner == self._owner
+        return ours and record.fence == claim.fence and record.ended is None
 
     def _standing(self, record: _Record) -> dict[str, Any]:
         """Return the fields of a StreamInfo."""

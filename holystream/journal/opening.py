@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-from holystream.errors import ConfigurationError, JournalUnavailable
+from holystream.errors import ConfigurationError
 from holystream.journal.memory import MemoryJournal
 
 if TYPE_CHECKING:
-    from holystream.journal.base import Journal
-
-Durability: TypeAlias = Literal["process", "power"]
-"""What a commit survives: the end of the process, or that of the power as well."""
+    from holystream.journal.base import Durability, Journal
 
 
 def open_journal(
@@ -37,7 +34,10 @@ def open_journal(
     if journal == ":memory:":
         return MemoryJournal()
     if isinstance(journal, (str, os.PathLike)):
-        raise JournalUnavailable("a journal in a file is still to come")
+        # Not before it is needed: few programs keep a journal in a file.
+        from holystream.journal.sqlite import SQLiteJournal  # noqa: PLC0415
+
+        return SQLiteJournal(journal, durability=durability)
     if not hasattr(journal, "claim"):
         raise ConfigurationError(
             'journal= must be a path, ":memory:" or a journal, not '

@@ -61,11 +61,11 @@ def out_of_step(stream_id: str, ours: int, stored: int) -> Fenced:
     )
 
 
-def events_missing(stream_id: str, expected: int, found: int) -> JournalCorrupt:
+def event_missing(stream_id: str, seq: int) -> JournalCorrupt:
     """Return the error for a gap in the numbers of what is stored."""
     return JournalCorrupt(
-        f"stream {stream_id!r}: event {expected} is missing, the next one stored is "
-        f"{found}: the journal is damaged; the events up to {expected - 1} are intact"
+        f"stream {stream_id!r}: event {seq} is missing: the journal is damaged; the "
+        f"events up to {seq - 1} can be read"
     )
 
 

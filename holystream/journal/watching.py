@@ -11,7 +11,7 @@ import itertools
 import math
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holystream.journal.base import Entries
 
@@ -20,6 +20,23 @@ if TYPE_CHECKING:
 
     from holystream.clocks import CancelToken
     from holystream.journal.base import Reading
+
+
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.05
+_PAUSE_GROWTH: Final = 1.5
+
+
+def growing_pauses() -> Iterator[float]:
+    """Return the seconds to wait, time and again, before asking what others wrote."""
+    growing = itertools.accumulate(
+        itertools.repeat(_FIRST_PAUSE), lambda pause, _: pause * _PAUSE_GROWTH
+    )
+    # Not for ever: it would grow beyond all numbers.
+    return itertools.chain(
+        itertools.takewhile(lambda pause: pause < _LONGEST_PAUSE, growing),
+        itertools.repeat(_LONGEST_PAUSE),
+    )
 
 
 def is_nothing_yet(found: Reading) -> bool:
@@ -81,7 +98,11 @@ class Watchers:
         if wait <= 0 or not is_nothing_yet(found):
             return found
         end = time.monotonic() + wait
-        with self._watching(stream_id, cancel) as watcher:
+        watcher = Watcher()
+        take_back = cancel.on_cancel(watcher.wake) if cancel is not None else None
+        try:
+            with self._lock:
+                self._waiting.setdefault(stream_id, []).append(watcher)
             # Once more: something may have come before we were to be woken for it.
             found = look()
             for pause in pauses:
@@ -92,28 +113,19 @@ class Watchers:
                     break
                 if watcher.wait(min(left, pause)) or changed():
                     found = look()
-        return found
-
-    @contextlib.contextmanager
-    def _watching(
-        self, stream_id: str, cancel: CancelToken | None
-    ) -> Iterator[Watcher]:
-        """Be woken by whatever is written from now on, and by a cancel."""
-        watcher = Watcher()
-        take_back = cancel.on_cancel(watcher.wake) if cancel is not None else None
-        try:
-            with self._lock:
-                self._waiting.setdefault(stream_id, []).append(watcher)
-            yield watcher
         finally:
-            with self._lock:
-                others = self._waiting.get(stream_id, [])
-                if watcher in others:
-                    others.remove(watcher)
-                if not others:
-                    self._waiting.pop(stream_id, None)
+            self._forget(stream_id, watcher)
             if take_back is not None:
                 take_back()
+        return found
+
+    def _forget(self, stream_id: str, watcher: Watcher) -> None:
+        with self._lock:
+            others = self._waiting.get(stream_id, [])
+            if watcher in others:
+                others.remove(watcher)
+            if not others:
+                self._waiting.pop(stream_id, None)
 
     def wake(self, stream_ids: Iterable[str]) -> None:
         """Wake those that wait for these streams, after it was written."""

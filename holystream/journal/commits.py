@@ -1,0 +1,204 @@
+"""Group commit: the first thread that waits commits what all of them queued.
+
+Who finds no leader leads: it takes what is queued, does it in one transaction, and
+wakes those whose work was in it; then it hands the lead to the first of those that came
+in the meantime, or to nobody. A follower sleeps on a lock of its own.
+
+Invariants, true whenever the mutex is free:
+
+- whoever is in the queue is unsettled, or just about to leave it;
+- while somebody is in the queue, there is a leader, and it is one of the queue.
+
+An exception out of a signal handler (Ctrl-C) may strike anywhere. Whether a transaction
+that was struck took place is asked of SQLite, never guessed; who was struck leaves the
+queue, and hands on the lead if it has it. Lock order: the database's lock, then the
+mutex. The mutex is held for a few lines, never over I/O.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+from holystream.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from holystream.journal.base import Claim
+    from holystream.journal.database import Database
+    from holystream.journal.watching import Watchers
+
+
+class Write:
+    """Something to do within a transaction, and what came of it.
+
+    Args:
+        work: Does it. A `JournalError` out of it means that it changed nothing; with
+            any other error the whole transaction is undone.
+        wakes: The stream whose readers it may concern, or "".
+        claim: A claim that is counted on if it is done.
+        next_seq: To where.
+    """
+
+    __slots__ = (
+        *("claim", "error", "next_seq", "ready", "result"),
+        *("settled", "wakes", "work"),
+    )
+
+    def __init__(
+        self,
+        work: Callable[[sqlite3.Connection], Any],
+        *,
+        wakes: str = "",
+        claim: Claim | None = None,
+        next_seq: int = 0,
+    ) -> None:
+        self.work = work
+        self.wakes = wakes
+        self.claim = claim
+        self.next_seq = next_seq
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.settled = False
+        # Locked until the work is settled, or its thread is to lead.
+        self.ready = threading.Lock()
+        self.ready.acquire()
+
+    def settle(self, error: Exception | None) -> None:
+        """Let it be done, or have failed. Its thread goes on."""
+        self.error = error
+        if error is None and self.claim is not None:
+            self.claim.next_seq = self.next_seq
+        self.settled = True
+        try:  # noqa: SIM105 - once for every token of a slow stream
+            self.ready.release()
+        except RuntimeError:
+            pass  # it was told to lead
+
+
+class GroupCommit:
+    """The queue of writes before one database. Thread-safe."""
+
+    def __init__(self, database: Database, watchers: Watchers) -> None:
+        self._database = database
+        self._watchers = watchers
+        # Guards _queue and _leader.
+        self._mutex = threading.Lock()
+        self._queue: list[Write] = []
+        self._leader: Write | None = None
+
+    def submit(self, write: Write) -> Any:
+        """Have something done in a transaction; return its result.
+
+        Raises:
+            JournalError: It was not done.
+        """
+        try:
+            with self._mutex:
+                self._queue.append(write)
+                if self._leader is None:
+                    self._leader = write
+            if self._leader is not write:
+                write.ready.acquire()
+            if not write.settled:
+                self._lead()
+        finally:
+            if self._leader is write or not write.settled:
+                self._leave(write)
+        if write.error is not None:
+            raise write.error
+        return write.result
+
+    def _leave(self, write: Write) -> None:
+        """Leave the queue; hand on the lead."""
+        with self._mutex:
+            self._queue = [
+                each for each in self._queue if each is not write and not each.settled
+            ]
+            if self._leader is write:
+                self._leader = self._queue[0] if self._queue else None
+                if self._leader is not None:
+                    self._leader.ready.release()
+
+    def _lead(self) -> None:
+        with self._database.lock:
+            with self._mutex:
+                writes = [each for each in self._queue if not each.settled]
+            try:
+                self._commit(writes)
+            finally:
+                self._watchers.wake([write.wakes for write in writes])
+
+    def _commit(self, writes: Sequence[Write]) -> None:
+        """Do it all in one transaction or, if that fails, each in its own."""
+        try:
+            connection = self._database.connection()
+            connection.execute("BEGIN IMMEDIATE")
+        except (sqlite3.Error, JournalError) as error:
+            for write in writes:
+                write.settle(self._copy_of(error))
+            return
+        try:
+            self._transact(connection, writes)
+        except Exception as error:  # noqa: BLE001 - each of them gets its own
+            self._undo(connection, error)
+            if len(writes) == 1:
+                writes[0].settle(self._copy_of(error))
+                return
+            for write in writes:
+                self._commit([write])
+
+    def _transact(
+        self, connection: sqlite3.Connection, writes: Sequence[Write]
+    ) -> None:
+        """Do it all and commit; only then is any of it settled."""
+        refused: dict[Write, JournalError] = {}
+        commits = False
+        try:
+            for write in writes:
+                try:
+                    write.result = write.work(connection)
+                except JournalError as error:
+                    refused[write] = error
+            commits = True
+            connection.execute("COMMIT")
+            _settle(writes, refused)
+        except Exception:
+            raise
+        except BaseException:
+            if connection.in_transaction:
+                # Not committed: the others are still queued, the next leader does it.
+                connection.rollback()
+            elif commits:
+                _settle(writes, refused)
+            raise
+
+    def _undo(self, connection: sqlite3.Connection, error: Exception) -> None:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_FULL)
+        with contextlib.suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.rollback()
+        if code & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+            # Whatever it is, a fresh look at the file is the best that can be had.
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
+
+    def _copy_of(self, error: Exception) -> Exception:
+        """Return an error of a caller's own, for each has its traceback."""
+        if isinstance(error, JournalError):
+            copy: Exception = type(error)(*error.args)
+        elif isinstance(error, (sqlite3.Error, OSError)):
+            copy = self._database.error(error, "writing")
+        else:
+            return error
+        copy.__cause__ = error
+        return copy
+
+
+def _settle(writes: Sequence[Write], refused: dict[Write, JournalError]) -> None:
+    for write in writes:
+        if not write.settled:
+            write.settle(refused.get(write))

@@ -1,0 +1,127 @@
+"""Reading an SQLite journal: each question is one statement, so of one moment.
+
+What is fetched is checked: every part by its checksum, the events by their numbers.
+Only the fetching needs the database's lock.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from holystream.errors import JournalCorrupt
+from holystream.journal import codec, refusals
+from holystream.journal.base import Entries, Gone
+from holystream.journal.tables import COLUMNS, LAST_SEQ, Standing
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from holystream.events import StreamEvent
+    from holystream.journal.base import Reading
+
+_READ: Final = """
+SELECT next_seq, outcome, place - (number << 32), count, checksum, events
+FROM streams LEFT JOIN batches ON next_seq > :after + 1
+    AND place <= (number << 32) + :last
+    AND place >= (
+        SELECT max(place) FROM batches
+        WHERE place BETWEEN (number << 32) AND (number << 32) + :after + 1
+    )
+WHERE stream_id = :stream_id ORDER BY place
+"""
+_META: Final = f"""
+SELECT {COLUMNS}, cursor, kind, checksum, data
+FROM streams JOIN contents USING (number) WHERE stream_id = ?
+"""  # noqa: S608 - the columns are above
+_LIST: Final = f"""
+SELECT {COLUMNS} FROM streams WHERE number < ? AND (outcome IS NULL OR ?)
+ORDER BY number DESC LIMIT ?
+"""  # noqa: S608 - the columns are above
+
+
+def newest(
+    connection: sqlite3.Connection, before: int, count: int, *, ended: bool
+) -> list[Standing]:
+    """Return some streams older than the one numbered ``before``, newest first."""
+    rows = connection.execute(_LIST, (before, ended, count)).fetchall()
+    return [Standing(*row) for row in rows]
+
+
+class Contents(NamedTuple):
+    """What is large of a stream."""
+
+    cursor: bytes | None
+    request: bytes
+    final: bytes | None
+
+
+def rows_of_meta(connection: sqlite3.Connection, stream_id: str) -> list[Any]:
+    """Fetch what `meta` makes sense of."""
+    return connection.execute(_META, (stream_id,)).fetchall()
+
+
+def meta(rows: list[Any]) -> tuple[Standing, Contents]:
+    """Return the row of a stream and its contents.
+
+    Raises:
+        JournalCorrupt: They are damaged.
+    """
+    width = len(Standing._fields)
+    row = Standing(*rows[0][:width])
+    found: dict[str, bytes] = {}
+    for *_, kind, checksum, data in rows:
+        if zlib.crc32(data) != checksum:
+            raise _damaged(row.stream_id, f"the {kind}")
+        found[kind] = data
+    if "request" not in found:
+        raise _damaged(row.stream_id, "the request")
+    return row, Contents(rows[0][width], found["request"], found.get("final"))
+
+
+def rows_to_read(
+    connection: sqlite3.Connection, stream_id: str, after: int, limit: int
+) -> list[Any]:
+    """Fetch what `read` makes sense of."""
+    last = min(after + limit, LAST_SEQ)
+    wanted = {"stream_id": stream_id, "after": after, "last": last}
+    return connection.execute(_READ, wanted).fetchall()
+
+
+def read(stream_id: str, after: int, limit: int, rows: list[Any]) -> Reading:
+    """Return the events in what was fetched.
+
+    Raises:
+        JournalCorrupt: They are damaged, or some are missing.
+        JournalVersion: A newer holystream wrote them.
+    """
+    if not rows:
+        return Gone()
+    next_seq, outcome = rows[0][:2]
+    last = min(next_seq - 1, after + limit)
+    finished = outcome is not None and last >= next_seq - 1
+    if last <= after:
+        return Entries(events=(), next_seq=after + 1, finished=finished)
+    events: list[StreamEvent] = []
+    begin = expected = rows[0][2] or after + 1
+    for *_, first, count, checksum, data in rows:
+        if first != expected:
+            raise refusals.event_missing(stream_id, expected)
+        if zlib.crc32(data) != checksum:
+            raise _damaged(stream_id, f"the batch of event {first}")
+        events += codec.decode(data)
+        expected = first + count
+        if len(events) != expected - begin:
+            raise _damaged(stream_id, f"the batch of event {first}")
+    if expected <= last:
+        raise refusals.event_missing(stream_id, expected)
+    skip = after + 1 - begin
+    wanted = tuple(events[skip : skip + last - after])
+    return Entries(events=wanted, next_seq=last + 1, finished=finished)
+
+
+def _damaged(stream_id: str, what: str) -> JournalCorrupt:
+    return JournalCorrupt(
+        f"stream {stream_id!r}: {what} in the journal is damaged: its checksum is "
+        "wrong; what comes before it can be read with a smaller limit="
+    )

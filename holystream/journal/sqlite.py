@@ -1,0 +1,398 @@
+"""The journal of one machine: an SQLite database, shared by its processes.
+
+What was acknowledged survives `kill -9` at any moment; with ``durability="power"`` a
+cut of the power too. An append is one row of events and one of the stream, in a
+transaction that others may share (`commits`); it checks the claim's fence and that its
+events follow on those stored (`tables`), so that no two owners can both write. Who owns
+a stream, and whether that owner is alive, the kernel knows (`owners`). How the file is
+opened, and closed before a fork, is told in `database`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from holystream.clocks import check_seconds
+from holystream.errors import Fenced
+from holystream.journal import reading, refusals, tables
+from holystream.journal.base import (
+    LIST_LIMIT,
+    READ_LIMIT,
+    Claim,
+    JournalState,
+    Outcome,
+    StreamInfo,
+    StreamMeta,
+    check_stream_id,
+)
+from holystream.journal.commits import GroupCommit, Write
+from holystream.journal.database import Database
+from holystream.journal.forking import tell_of_forks
+from holystream.journal.owners import OwnerLock, bury, bury_all, is_alive
+from holystream.journal.watching import Watchers, growing_pauses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from holystream.clocks import CancelToken
+    from holystream.events import StreamEvent
+    from holystream.journal.base import Durability, Reading
+    from holystream.journal.tables import Standing
+
+_SWEPT_AT_CREATE: Final = 2
+_SWEPT_AT_ONCE: Final = 50
+_COLLECTED_AT_ONCE: Final = 500
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
+class _Claim(Claim):
+    """A claim that knows where its stream is stored."""
+
+    number: int
+
+
+class SQLiteJournal:
+    """A journal in an SQLite database. Thread-safe and fork-safe.
+
+    In a forked child no claim of its parent's holds: the parent goes on.
+
+    Args:
+        path: The file; made if there is none, readable for its owner alone.
+        durability: "process" survives a killed process; "power" a cut of the power too,
+            for one fsync per commit.
+        busy_timeout: Seconds to wait for another process's transaction to end.
+        now: Returns the seconds since 1970.
+
+    Raises:
+        JournalUnavailable: The file cannot be opened or made.
+        JournalCorrupt: It is damaged, or of something else.
+        JournalVersion: A newer holystream made it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "process",
+        busy_timeout: float = 5.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        check_seconds(busy_timeout, "busy_timeout=")
+        self._now = now
+        file = Path(path).expanduser().absolute()
+        self._begin(Database(file, durability, busy_timeout))
+        # Looked at now, for its errors; kept open from its first use on, so that what
+        # is made before a fork is not open in it.
+        with self._database.lock:
+            self._database.connection()
+            self._database.close()
+        tell_of_forks(self)
+
+    def _begin(self, database: Database) -> None:
+        """Be of this process; in a forked child, anew."""
+        self._pid = os.getpid()
+        self._database = database
+        self._watchers = Watchers()
+        self._commits = GroupCommit(database, self._watchers)
+        # Made with the first claim, under the database's lock.
+        self._lock_file: OwnerLock | None = None
+
+    def create(self, stream_id: str, *, request: bytes, ttl: float) -> Claim:
+        """Begin a stream, and own it; see `Journal.create`."""
+        check_stream_id(stream_id)
+        check_seconds(ttl, "ttl=")
+        now = self._now()
+        if self._select(lambda connection: tables.needs_sweep(connection, now)):
+            self._forget_some(now, _SWEPT_AT_CREATE)
+
+        def create(connection: sqlite3.Connection) -> _Claim:
+            owner = self._owner()
+            fence = tables.create(
+                connection, stream_id, owner=owner, now=now, ttl=ttl, request=request
+            )
+            return _Claim(stream_id=stream_id, owner=owner, fence=fence, number=fence)
+
+        claim: Claim = self._write(create)
+        return claim
+
+    def append(
+        self,
+        claim: Claim,
+        events: Sequence[StreamEvent],
+        *,
+        cursor: bytes | None = None,
+    ) -> None:
+        """Store events and what it takes to go on after them; see `Journal.append`."""
+        number = self._number(claim)
+        append = tables.appending(claim, number, events, now=self._now(), cursor=cursor)
+        next_seq = claim.next_seq + len(events)
+        self._commits.submit(
+            Write(append, wakes=claim.stream_id, claim=claim, next_seq=next_seq)
+        )
+
+    def finish(self, claim: Claim, outcome: Outcome, final: bytes) -> None:
+        """End a stream, for good; see `Journal.finish`."""
+        number, now, outcome = self._number(claim), self._now(), Outcome(outcome)
+        self._write(
+            lambda connection: tables.finish(
+                connection, claim, number, outcome=outcome, final=final, now=now
+            ),
+            claim.stream_id,
+        )
+
+    def release(self, claim: Claim) -> None:
+        """Let go of a stream that has not ended; see `Journal.release`."""
+        if self._database.closed:
+            return
+        try:
+            number, now = self._number(claim), self._now()
+        except Fenced:
+            return
+        self._write(
+            lambda connection: tables.release(connection, claim, number, now=now)
+        )
+
+    def claim(self, stream_id: str) -> Claim:
+        """Take over a stream that nobody alive owns; see `Journal.claim`."""
+        check_stream_id(stream_id)
+        now = self._now()
+        dead: list[str] = []
+
+        def claim(connection: sqlite3.Connection) -> _Claim:
+            row = tables.known(connection, stream_id)
+            if row.outcome is not None:
+                raise refusals.finished(stream_id)
+            if row.owner is not None:
+                if self._is_alive(row.owner):
+                    raise refusals.busy(stream_id, row.owner)
+                dead.append(row.owner)
+            owner = self._owner()
+            return _Claim(
+                stream_id=stream_id,
+                owner=owner,
+                fence=tables.take_over(connection, row.number, owner=owner, now=now),
+                next_seq=row.next_seq,
+                number=row.number,
+            )
+
+        taken: Claim = self._write(claim)
+        for owner in dead:
+            bury(self._database.owners, owner)
+        return taken
+
+    def read(
+        self,
+        stream_id: str,
+        *,
+        after: int = 0,
+        limit: int = READ_LIMIT,
+        wait: float = 0.0,
+        cancel: CancelToken | None = None,
+    ) -> Reading:
+        """Read the events behind ``after``; see `Journal.read`."""
+        check_stream_id(stream_id)
+
+        def look() -> Reading:
+            rows = self._select(
+                lambda c: reading.rows_to_read(c, stream_id, after, limit)
+            )
+            return reading.read(stream_id, after, limit, rows)
+
+        seen = self._version() if wait > 0 else 0
+
+        def changed() -> bool:
+            nonlocal seen
+            before, seen = seen, self._version()
+            return seen != before
+
+        return self._watchers.follow(
+            look,
+            stream_id,
+            wait=wait,
+            cancel=cancel,
+            pauses=growing_pauses(),
+            changed=changed,
+        )
+
+    def meta(self, stream_id: str) -> StreamMeta | None:
+        """Return what is recorded of a stream; see `Journal.meta`."""
+        check_stream_id(stream_id)
+        rows = self._select(lambda c: reading.rows_of_meta(c, stream_id))
+        if not rows:
+            return None
+        row, contents = reading.meta(rows)
+        return StreamMeta(**self._info(row), **contents._asdict())
+
+    def streams(
+        self,
+        *,
+        states: Collection[JournalState] = tuple(JournalState),
+        limit: int = LIST_LIMIT,
+    ) -> list[StreamInfo]:
+        """Return the streams of these states, the newest first."""
+        ended = JournalState.FINISHED in states
+        found: list[StreamInfo] = []
+        before = 2**62
+        while len(found) < limit:
+            last = before
+            rows = self._select(
+                lambda c: reading.newest(c, last, LIST_LIMIT, ended=ended)  # noqa: B023
+            )
+            if not rows:
+                break
+            before = rows[-1].number
+            infos = [StreamInfo(**self._info(row)) for row in rows]
+            found += [info for info in infos if info.state in states]
+        return found[:limit]
+
+    def request_stop(self, stream_id: str, by: str) -> None:
+        """Ask the owner to stop; see `Journal.request_stop`."""
+        check_stream_id(stream_id)
+        self._write(lambda c: tables.request_stop(c, stream_id, by), stream_id)
+
+    def delete(self, stream_id: str) -> None:
+        """Forget a stream; nothing happens if there is none."""
+        check_stream_id(stream_id)
+
+        def delete(connection: sqlite3.Connection) -> None:
+            row = tables.standing(connection, stream_id)
+            if row is not None:
+                tables.forget(connection, row.number)
+
+        self._write(delete, stream_id)
+        self._collect()
+
+    def sweep(self, now: float) -> int:
+        """Forget the streams whose time is over; return how many."""
+        swept = 0
+        while True:
+            looked, gone = self._forget_some(now, _SWEPT_AT_ONCE)
+            swept += gone
+            if looked < _SWEPT_AT_ONCE:
+                break
+        self._collect()
+        bury_all(self._database.owners)
+        return swept
+
+    def close(self) -> None:
+        """Let go of the file; the claims lapse. Closing twice is harmless."""
+        self._be_here()
+        with self._database.lock:
+            self._database.closed = True
+            self._database.close()
+            lock_file, self._lock_file = self._lock_file, None
+        if lock_file is not None:
+            lock_file.close()
+        self._watchers.wake_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _write(self, work: Callable[[sqlite3.Connection], Any], wakes: str = "") -> Any:
+        self._be_here()
+        return self._commits.submit(Write(work, wakes=wakes))
+
+    def _select(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        self._be_here()
+        database = self._database
+        with database.lock:
+            try:
+                return work(database.connection())
+            except sqlite3.Error as error:
+                raise database.error(error, "reading") from error
+
+    def _version(self) -> int:
+        """Return a number that changes when another connection has committed."""
+        version: int = self._select(
+            lambda c: c.execute("PRAGMA data_version").fetchone()[0]
+        )
+        return version
+
+    def _owner(self) -> str:
+        """Return who we are, within a transaction: under the database's lock."""
+        if self._lock_file is None:
+            self._lock_file = OwnerLock(self._database.owners)
+        return self._lock_file.owner
+
+    def _is_alive(self, owner: str) -> bool:
+        ours = self._lock_file
+        if ours is not None and ours.owner == owner:
+            return True
+        return is_alive(self._database.owners, owner)
+
+    def _number(self, claim: Claim) -> int:
+        """Return where the stream of a claim of ours is stored."""
+        self._be_here()
+        if self._database.closed:
+            raise refusals.closed()
+        ours = self._lock_file
+        mine = ours is not None and ours.owner == claim.owner
+        if not mine or not isinstance(claim, _Claim):
+            raise refusals.fenced(claim.stream_id)
+        return claim.number
+
+    def _info(self, row: Standing) -> dict[str, Any]:
+        """Return the fields of a StreamInfo."""
+        fields = row._asdict()
+        del fields["number"]
+        if row.outcome is not None:
+            state = JournalState.FINISHED
+            fields["outcome"] = Outcome(row.outcome)
+        elif row.owner is not None and self._is_alive(row.owner):
+            state = JournalState.LIVE
+        else:
+            state = JournalState.ABANDONED
+        return fields | {"state": state}
+
+    def _forget_some(self, now: float, count: int) -> tuple[int, int]:
+        """Sweep a little; return how many were looked at, and how many are gone."""
+        gone: list[str] = []
+
+        def forget(connection: sqlite3.Connection) -> int:
+            gone.clear()
+            rows = tables.expired(connection, now, count)
+            for row in rows:
+                owned = row.outcome is None and row.owner is not None
+                if owned and self._is_alive(row.owner or ""):
+                    tables.spare(connection, row.number, now)
+                else:
+                    tables.forget(connection, row.number)
+                    gone.append(row.stream_id)
+            tables.collect(connection, _COLLECTED_AT_ONCE)
+            return len(rows)
+
+        looked = self._write(forget)
+        self._watchers.wake(gone)
+        return looked, len(gone)
+
+    def _collect(self) -> None:
+        """Delete the events of what was forgotten, in small transactions."""
+        while self._write(lambda c: tables.collect(c, _COLLECTED_AT_ONCE)):
+            pass
+
+    def _be_here(self) -> None:
+        """Notice a fork that Python was not told of."""
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
+
+    def before_fork(self) -> None:
+        """Close the connection until the fork is over."""
+        self._database.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._database.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        """Go on as another owner, over a connection of our own."""
+        if self._lock_file is not None:
+            self._lock_file.abandon()
+        self._begin(self._database.for_child())

@@ -1,0 +1,292 @@
+"""What is in the tables of an SQLite journal, and the SQL that changes it.
+
+`place` is a stream's number in the high 32 bits and the number of a batch's first event
+in the low ones: one tree, in order, in which no batch can be twice. A stream's number
+is its first fence, and fences count through the whole journal, so that neither is ever
+used again. Every stored part has a checksum: SQLite has none, and would hand out what a
+disk made up. Functions that change something run within a transaction; one that raises
+a `JournalError` has changed nothing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from holystream.journal import codec, refusals
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Sequence
+
+    from holystream.errors import JournalError
+    from holystream.events import StreamEvent
+    from holystream.journal.base import Claim, Outcome
+
+LAST_SEQ: Final = 2**32 - 1
+"""The number of the last event that a stream has room for."""
+
+SCHEMA: Final = """
+CREATE TABLE fences (last INTEGER NOT NULL);
+INSERT INTO fences VALUES (0);
+CREATE TABLE streams (
+    number INTEGER PRIMARY KEY,
+    stream_id TEXT NOT NULL UNIQUE,
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    ttl REAL NOT NULL,
+    expires REAL NOT NULL,
+    owner TEXT,
+    fence INTEGER NOT NULL,
+    next_seq INTEGER NOT NULL DEFAULT 1,
+    outcome TEXT,
+    stop_requested TEXT,
+    cursor BLOB
+);
+CREATE INDEX streams_by_expiry ON streams (expires);
+CREATE TABLE contents (
+    number INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (number, kind)
+);
+CREATE TABLE batches (
+    place INTEGER PRIMARY KEY,
+    count INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    events BLOB NOT NULL
+);
+CREATE TABLE garbage (number INTEGER PRIMARY KEY)
+"""
+
+_APPEND: Final = """
+UPDATE streams SET next_seq = ?, updated = ?, cursor = coalesce(?, cursor)
+WHERE number = ? AND fence = ? AND owner = ? AND next_seq = ? AND outcome IS NULL
+"""
+_FINISH: Final = """
+UPDATE streams SET outcome = ?, updated = ?, expires = ttl + ?
+WHERE number = ? AND fence = ? AND owner = ? AND outcome IS NULL
+"""
+_RELEASE: Final = """
+UPDATE streams SET owner = NULL, updated = ?, expires = ttl + ?
+WHERE number = ? AND fence = ? AND owner = ? AND outcome IS NULL
+"""
+_CLAIM: Final = """
+UPDATE streams SET owner = ?, fence = ?, updated = ?, expires = ttl + ?
+WHERE number = ?
+"""
+_STOP: Final = """
+UPDATE streams
+SET stop_requested = CASE WHEN outcome IS NULL THEN ? ELSE stop_requested END
+WHERE stream_id = ?
+"""
+
+
+class Standing(NamedTuple):
+    """The row of a stream, but for what is large."""
+
+    number: int
+    stream_id: str
+    created: float
+    updated: float
+    owner: str | None
+    fence: int
+    next_seq: int
+    outcome: str | None
+    stop_requested: str | None
+
+
+COLUMNS: Final = ", ".join(Standing._fields)
+
+
+def create(
+    connection: sqlite3.Connection,
+    stream_id: str,
+    *,
+    owner: str,
+    now: float,
+    ttl: float,
+    request: bytes,
+) -> int:
+    """Begin a stream; return its number, which is its first fence.
+
+    Raises:
+        StreamExists: The id is taken.
+    """
+    if standing(connection, stream_id) is not None:
+        raise refusals.exists(stream_id)
+    fence = _next_fence(connection)
+    connection.execute(
+        "INSERT INTO streams (number, stream_id, created, updated, ttl, expires, owner,"
+        " fence) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (fence, stream_id, now, now, ttl, now + ttl, owner, fence),
+    )
+    _put(connection, fence, "request", request)
+    return fence
+
+
+def appending(
+    claim: Claim,
+    number: int,
+    events: Sequence[StreamEvent],
+    *,
+    now: float,
+    cursor: bytes | None,
+) -> Callable[[sqlite3.Connection], None]:
+    """Prepare an append; return what carries it out, which may be more than once."""
+    first, count = claim.next_seq, len(events)
+    if first + count > LAST_SEQ:
+        raise OverflowError(f"a stream has room for {LAST_SEQ} events")
+    data = codec.encode(events) if count else b""
+    batch = (number << 32) + first, count, zlib.crc32(data), data
+    row = first + count, now, cursor, number, claim.fence, claim.owner, first
+
+    def append(connection: sqlite3.Connection) -> None:
+        if connection.execute(_APPEND, row).rowcount != 1:
+            raise _why_not(connection, claim, number)
+        if count:
+            connection.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", batch)
+
+    return append
+
+
+def finish(
+    connection: sqlite3.Connection,
+    claim: Claim,
+    number: int,
+    *,
+    outcome: Outcome,
+    final: bytes,
+    now: float,
+) -> None:
+    """End a stream.
+
+    Raises:
+        JournalError: The claim does not hold.
+    """
+    row = outcome.value, now, now, number, claim.fence, claim.owner
+    if connection.execute(_FINISH, row).rowcount != 1:
+        raise _why_not(connection, claim, number)
+    _put(connection, number, "final", final)
+
+
+def release(
+    connection: sqlite3.Connection, claim: Claim, number: int, *, now: float
+) -> None:
+    """Leave a stream without an owner, if the claim holds."""
+    connection.execute(_RELEASE, (now, now, number, claim.fence, claim.owner))
+
+
+def take_over(
+    connection: sqlite3.Connection, number: int, *, owner: str, now: float
+) -> int:
+    """Give a stream another owner; return the new fence."""
+    fence = _next_fence(connection)
+    connection.execute(_CLAIM, (owner, fence, now, now, number))
+    return fence
+
+
+def standing(connection: sqlite3.Connection, stream_id: str) -> Standing | None:
+    """Return the row of a stream, if it is known."""
+    row = connection.execute(
+        f"SELECT {COLUMNS} FROM streams WHERE stream_id = ?",  # noqa: S608 - ours
+        (stream_id,),
+    ).fetchone()
+    return None if row is None else Standing(*row)
+
+
+def known(connection: sqlite3.Connection, stream_id: str) -> Standing:
+    """Return the row of a stream.
+
+    Raises:
+        StreamUnknown: There is none.
+    """
+    row = standing(connection, stream_id)
+    if row is None:
+        raise refusals.unknown(stream_id)
+    return row
+
+
+def request_stop(connection: sqlite3.Connection, stream_id: str, by: str) -> None:
+    """Note who wants a stream to stop.
+
+    Raises:
+        StreamUnknown: There is no such stream.
+    """
+    if connection.execute(_STOP, (by, stream_id)).rowcount != 1:
+        raise refusals.unknown(stream_id)
+
+
+def expired(connection: sqlite3.Connection, now: float, count: int) -> list[Standing]:
+    """Return some streams whose time is over, the longest ago first."""
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM streams WHERE expires <= ? "  # noqa: S608 - ours
+        "ORDER BY expires LIMIT ?",
+        (now, count),
+    ).fetchall()
+    return [Standing(*row) for row in rows]
+
+
+def needs_sweep(connection: sqlite3.Connection, now: float) -> bool:
+    """Whether something is over, or was forgotten and is not yet deleted."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM streams WHERE expires <= ?) "
+        "OR EXISTS (SELECT 1 FROM garbage)",
+        (now,),
+    ).fetchone()
+    return bool(row[0])
+
+
+def spare(connection: sqlite3.Connection, number: int, now: float) -> None:
+    """Give a stream its time once more."""
+    connection.execute(
+        "UPDATE streams SET expires = ttl + ? WHERE number = ?", (now, number)
+    )
+
+
+def forget(connection: sqlite3.Connection, number: int) -> None:
+    """Make a stream unknown; its events become garbage."""
+    connection.execute("DELETE FROM streams WHERE number = ?", (number,))
+    connection.execute("DELETE FROM contents WHERE number = ?", (number,))
+    connection.execute("INSERT OR IGNORE INTO garbage VALUES (?)", (number,))
+
+
+def collect(connection: sqlite3.Connection, count: int) -> bool:
+    """Delete some batches of what was forgotten; return whether there may be more."""
+    found = connection.execute("SELECT number FROM garbage LIMIT 1").fetchone()
+    if found is None:
+        return False
+    deleted = connection.execute(
+        "DELETE FROM batches WHERE place IN (SELECT place FROM batches "
+        "WHERE place BETWEEN (? << 32) AND (? << 32) + ? LIMIT ?)",
+        (found[0], found[0], LAST_SEQ, count),
+    )
+    if deleted.rowcount < count:
+        connection.execute("DELETE FROM garbage WHERE number = ?", found)
+    return True
+
+
+def _why_not(connection: sqlite3.Connection, claim: Claim, number: int) -> JournalError:
+    """Return why a claim could not be used."""
+    row = standing(connection, claim.stream_id)
+    if row is None:
+        return refusals.unknown(claim.stream_id)
+    same = row.number == number and row.fence == claim.fence
+    if not same or row.owner != claim.owner:
+        return refusals.fenced(claim.stream_id)
+    if row.outcome is not None:
+        return refusals.finished(claim.stream_id)
+    return refusals.out_of_step(claim.stream_id, claim.next_seq, row.next_seq)
+
+
+def _next_fence(connection: sqlite3.Connection) -> int:
+    connection.execute("UPDATE fences SET last = last + 1")
+    return int(connection.execute("SELECT last FROM fences").fetchone()[0])
+
+
+def _put(connection: sqlite3.Connection, number: int, kind: str, data: bytes) -> None:
+    connection.execute(
+        "INSERT INTO contents VALUES (?, ?, ?, ?)",
+        (number, kind, zlib.crc32(data), bytes(data)),
+    )
