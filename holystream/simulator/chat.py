@@ -15,6 +15,7 @@ from typing import Any
 
 from holystream.simulator.answers import Answer, Choice
 from holystream.simulator.failures import ERROR_EVENTS
+from holystream.simulator.logprobs import weigh
 from holystream.simulator.script import Script
 
 _FINGERPRINT = "fp_simulator"
@@ -42,6 +43,7 @@ class _Writer:
             "model": answer.model,
             "system_fingerprint": _FINGERPRINT,
         }
+        self._request = request
         self.with_usage = bool(options.get("include_usage"))
         self._frame = f'data: {_json(frame)[:-1]},"choices":['
         self._padded = options.get("include_obfuscation", True)
@@ -53,20 +55,25 @@ class _Writer:
         # Half a surrogate pair can only be written as an escape.
         escape = not self._count % _ESCAPE_EVERY or _HALF.search(text)
         encode = encode_basestring_ascii if escape else encode_basestring
-        return self.chunk(index, f'{{"{key}":{encode(text)}}}', size=len(text))
+        delta = f'{{"{key}":{encode(text)}}}'
+        weighed = weigh(self._request, [text]) if key == "content" else None
+        return self.chunk(index, delta, size=len(text), weighed=weighed)
 
     def chunk(
         self,
         index: int,
         delta: str,
         finish: str | None = None,
+        *,
         size: int = 0,
         usage: Mapping[str, Any] | None = None,
+        weighed: Mapping[str, Any] | None = None,
     ) -> str:
         """Return a chunk with one choice."""
+        logprobs = "null" if weighed is None else json.dumps(weighed)
         reason = "null" if finish is None else encode_basestring(finish)
         choice = (
-            f'{{"index":{index},"delta":{delta},"logprobs":null,'
+            f'{{"index":{index},"delta":{delta},"logprobs":{logprobs},'
             f'"finish_reason":{reason}}}'
         )
         return self._whole(choice, usage, size)
@@ -201,7 +208,9 @@ def _error_block(script: Script) -> bytes:
     return block.replace(b"\n", script.newline.encode())
 
 
-def completion(answer: Answer, script: Script) -> dict[str, Any]:
+def completion(
+    answer: Answer, request: Mapping[str, Any], script: Script
+) -> dict[str, Any]:
     """Return the answer as one JSON object."""
     return {
         "id": answer.id,
@@ -209,7 +218,10 @@ def completion(answer: Answer, script: Script) -> dict[str, Any]:
         "created": answer.created,
         "model": answer.model,
         "choices": [
-            _whole_choice(index, choice, script)
+            {
+                **_whole_choice(index, choice, script),
+                "logprobs": weigh(request, choice.deltas),
+            }
             for index, choice in enumerate(answer.choices)
         ],
         **({} if script.usage == "none" else {"usage": dict(answer.usage)}),

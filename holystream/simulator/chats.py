@@ -72,7 +72,8 @@ class Chats:
             return stream_response(self._resumed(cursor, body, script), script.status)
         made = self._begin(body, script, fresh=_is_fresh(script))
         if not body.get("stream"):
-            return json_response(chat.completion(made.answer, script), script.status)
+            whole = chat.completion(made.answer, body, script)
+            return json_response(whole, script.status)
         blocks = chat.event_stream(made.answer, body, script)
         return stream_response(blocks, script.status)
 

@@ -70,6 +70,43 @@ def test_chunks_look_like_openais(sim):
     assert fetch(sim).body.endswith(b"\n\ndata: [DONE]\n\n")
 
 
+def logprobs_of(chunks):
+    return [
+        token
+        for chunk in chunks
+        for token in (chunk["choices"][0]["logprobs"] or {"content": []})["content"]
+    ]
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_logprobs_come_if_they_are_asked_for(sim, most):
+    body = question(model="sim-reasoner", logprobs=True, top_logprobs=most)
+    tokens = logprobs_of(answered(sim, body))
+    assert "".join(token["token"] for token in tokens) == sim.answer(body).text
+    for token in tokens:
+        assert bytes(token["bytes"]).decode() == token["token"]
+        assert -1 <= token["logprob"] <= 0
+        top = token["top_logprobs"]
+        assert len(top) == most
+        assert {**token, "top_logprobs": None} == {
+            **(top[0] if top else token),
+            "top_logprobs": None,
+        }
+        assert [one["logprob"] for one in top] == sorted(
+            (one["logprob"] for one in top), reverse=True
+        )
+    whole = json.loads(fetch(sim, {**body, "stream": False}).body)
+    assert whole["choices"][0]["logprobs"]["content"] == tokens
+    assert not logprobs_of(answered(sim, question()))
+
+
+def test_half_a_character_has_logprobs_but_no_bytes(sim):
+    sim.play(Script(split_surrogates=True))
+    tokens = logprobs_of(answered(sim, question("echo:🚀", logprobs=True)))
+    assert [token["token"] for token in tokens] == ["\ud83d", "\ude80"]
+    assert [token["bytes"] for token in tokens] == [None, None]
+
+
 def test_padding_can_be_switched_off(sim):
     options = {"include_obfuscation": False}
     chunks = answered(sim, question(stream_options=options))

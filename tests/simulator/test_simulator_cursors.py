@@ -44,8 +44,9 @@ def resume(sim, found, at, body=None, **headers):
         question(n=3, stream_options={"include_usage": True}),
         question(model="sim-reasoner", temperature=None),
         question("call:f {}", tools=TOOLS),
+        question(logprobs=True, top_logprobs=2),
     ],
-    ids=["text", "choices", "reasoning", "tools"],
+    ids=["text", "choices", "reasoning", "tools", "logprobs"],
 )
 def test_every_event_has_an_id_and_can_be_gone_on_behind(sim, ids, body):
     sim.play(Script(ids=ids))
