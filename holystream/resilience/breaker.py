@@ -125,26 +125,6 @@ class CircuitBreaker:
         policy: When to open and for how long.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_answers",
-        "_clock",
-        "_counts",
-        "_due",
-        "_epoch",
-        "_failing",
-        "_listener",
-        "_lock",
-        "_openings",
-        "_probes",
-        "_returned",
-        "_serials",
-        "_state",
-        "_uniform",
-        "name",
-        "policy",
-    )
-
     def __init__(
         self,
         name: str,
@@ -195,6 +175,13 @@ class CircuitBreaker:
         with self._lock:
             self._settle(now)
             return self._retry_after(now)
+
+    @property
+    def wants_probe(self) -> bool:
+        """Whether the next attempt it lets through would be a probe."""
+        # Of most breakers the state alone says no, and is read without the lock.
+        probing = self._state in {BreakerState.OPEN, BreakerState.HALF_OPEN}
+        return probing and self.retry_after == 0.0
 
     def acquire(self, stream_id: str | None = None) -> Ticket:
         """Return a ticket for an attempt of this stream.

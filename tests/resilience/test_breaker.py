@@ -156,6 +156,7 @@ class TestTable:
     def test_who_lets_an_attempt_through(self, state, retry_after):
         breaker, _ = in_state(state)
         assert breaker.retry_after == retry_after
+        assert breaker.wants_probe is (state is HALF_OPEN)
         assert (breaker.try_acquire() is not None) is (retry_after == 0.0)
 
 
@@ -253,7 +254,7 @@ class TestOpen:
         assert caught.value.retry_after == pytest.approx(0.1)
         assert caught.value.verdict is Verdict.NOT_SENT
         clock.now += 0.2
-        assert breaker.retry_after == 0.0
+        assert (breaker.retry_after, breaker.wants_probe) == (0.0, True)
         assert breaker.acquire().valid
         assert breaker.state is HALF_OPEN
 

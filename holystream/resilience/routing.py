@@ -1,0 +1,388 @@
+"""Which of several endpoints an attempt goes to, and what becomes of it there.
+
+`Router.pick` returns an `Assignment`: an endpoint, a place among its streams in flight
+and a ticket of its breaker. Candidates are the endpoints that have the model and whose
+credential was not refused of late; if all were, all of them, for then the API's own
+answer says more than we could. Of those whose breaker is willing, the first is taken in
+this order:
+
+1. those that this stream has not just failed at;
+2. those that are not resting: asked for fewer requests, or cannot serve anybody;
+3. the lowest ``priority``;
+4. those whose breaker wants a probe, or they would not come back while others do well;
+5. the lowest cost, as health.py has it; among equals the one not picked for longest.
+
+Lock order: the router's lock guards arithmetic alone. No breaker is asked under it, so
+neither waits for the other, and listeners run outside both. An assignment that is lost
+is queued by its finaliser, without a lock, and counted by the next pick.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+import random
+import threading
+import time
+import types
+from typing import TYPE_CHECKING
+
+from holystream.errors import CircuitOpen, ConfigurationError, InvalidRequest
+from holystream.resilience.breaker import CircuitBreaker
+from holystream.resilience.forks import register
+from holystream.resilience.health import Credential, EndpointHealth
+from holystream.wire.request import origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from holystream.errors import StreamError
+    from holystream.resilience.breaker import Ticket
+    from holystream.resilience.circuit import BreakerChange, BreakerPolicy
+    from holystream.resilience.endpoints import Endpoint
+    from holystream.resilience.health import EndpointStatistics
+
+
+class Assignment:
+    """One attempt at one endpoint, from `Router.pick` until it ends. Thread-safe.
+
+    Tell it what happens, in this order and as far as it gets: `connected`, `answered`,
+    `first_content`; and its end by one of `finished`, `failed`, `release` and
+    `release_later`, the first of which counts. One that is lost is released.
+
+    Attributes:
+        endpoint: Where to send the request.
+        serial: Its number, unique in the router.
+    """
+
+    __slots__ = ("_picked_at", "_router", "_ticket", "endpoint", "serial")
+
+    def __init__(
+        self, router: Router, serial: int, endpoint: Endpoint, picked_at: float
+    ) -> None:
+        self._router = router
+        self._picked_at = picked_at
+        self._ticket: Ticket | None = None
+        self.serial = serial
+        self.endpoint = endpoint
+
+    def connected(self) -> None:
+        """The server accepted the request: the key is good."""
+        self._router._connected(self)  # noqa: SLF001 - one unit
+
+    def answered(self) -> None:
+        """The first event has come: a half-open breaker closes by it."""
+        if self._ticket is not None:
+            self._ticket.answered()
+
+    def first_content(self, seconds: float) -> None:
+        """The first content has come, so many seconds after the attempt began."""
+        self.answered()
+        self._router._first_content(self, seconds)  # noqa: SLF001 - one unit
+
+    def finished(self) -> None:
+        """The answer is complete."""
+        if self._ticket is not None:
+            self._ticket.finished()
+        self._router._end(self, None)  # noqa: SLF001 - one unit
+
+    def failed(self, error: StreamError) -> None:
+        """The attempt ended with an error, which its verdict and class judge."""
+        if self._ticket is not None:
+            self._ticket.failed(error.verdict)
+        self._router._end(self, error)  # noqa: SLF001 - one unit
+
+    def release(self) -> None:
+        """It was cancelled or closed: nobody is to blame."""
+        if self._ticket is not None:
+            self._ticket.release_later()
+        self._router._end(self, None)  # noqa: SLF001 - one unit
+
+    def release_later(self) -> None:
+        """The same, from a finaliser or a signal handler: never waits."""
+        if self._ticket is not None:
+            self._ticket.release_later()
+        self._router._release_later(self.serial)  # noqa: SLF001 - one unit
+
+    def __del__(self) -> None:
+        # An exception out of a signal handler (Ctrl-C) may strike before the caller
+        # has it in hand, or in the midst of __init__: nothing was counted then.
+        if hasattr(self, "endpoint"):
+            self.release_later()
+
+    def __repr__(self) -> str:
+        return f"<Assignment {self.serial} to {self.endpoint.name!r}>"
+
+
+class Router:
+    """Picks an endpoint for each attempt. Thread-safe.
+
+    A forked child knows what its parent knew, and has no streams in flight.
+
+    Args:
+        endpoints: One or more, each with a name of its own.
+        breaker: The policy of their breakers.
+        clock: Monotonic seconds.
+        rng: Where jitter and the order of the first picks come from; the generator of
+            `random` by default.
+        listener: Is called with each `BreakerChange`, as in `CircuitBreaker`.
+
+    Attributes:
+        endpoints: The endpoints, as they were given.
+        breakers: The breaker of each, by name.
+
+    Raises:
+        ConfigurationError: There is no endpoint, or two have one name.
+    """
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        breaker: BreakerPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        listener: Callable[[BreakerChange], object] | None = None,
+    ) -> None:
+        self.endpoints: Sequence[Endpoint] = tuple(endpoints)
+        names = [endpoint.name for endpoint in self.endpoints]
+        if not names or len(set(names)) < len(names):
+            raise ConfigurationError(
+                "endpoints must be one or more, each with a name= of its own, not "
+                f"{names!r}"
+            )
+        made = {
+            name: CircuitBreaker(name, breaker, clock=clock, rng=rng, listener=listener)
+            for name in names
+        }
+        self.breakers: Mapping[str, CircuitBreaker] = types.MappingProxyType(made)
+        self._clock = clock
+        draw = random.random if rng is None else rng.random
+        credentials: collections.defaultdict[object, Credential]
+        credentials = collections.defaultdict(Credential)
+        self._healths = {
+            endpoint.name: EndpointHealth(
+                endpoint,
+                made[endpoint.name],
+                credentials[origin(endpoint.base_url), endpoint.key],
+                # Many processes must not all begin with the same one.
+                turn=draw() - 1.0,
+            )
+            for endpoint in self.endpoints
+        }
+        # Never starts anew: what was picked before a fork stays unknown after it.
+        self._serials = itertools.count()
+        # Serials of lost assignments. Appending takes no lock.
+        self._returned: collections.deque[int] = collections.deque()
+        # Guards the healths, their credentials and _in_flight.
+        self._lock = threading.Lock()
+        # Serial of each assignment that has not ended -> where it is.
+        self._in_flight: dict[int, EndpointHealth] = {}
+        register(self)
+
+    def pick(
+        self,
+        *,
+        model: str | None = None,
+        avoid: Collection[str] = (),
+        stream_id: str | None = None,
+    ) -> Assignment:
+        """Return where the next attempt of a stream goes; never waits.
+
+        Args:
+            model: The model that it needs; None for any.
+            avoid: The names of endpoints at which this stream has failed: they are
+                taken only if there is no other.
+            stream_id: The stream, which counts once among the failures in a row.
+
+        Raises:
+            CircuitOpen: No breaker is willing. ``retry_after`` is in how many seconds
+                the first one will be, None if none will by itself. A stream that can
+                wait asks again then: more than one may have waited for it.
+            InvalidRequest: No endpoint has the model.
+        """
+        refused: set[str] = set()
+        breakers = self.breakers.values()
+        probed = {breaker.name for breaker in breakers if breaker.wants_probe}
+        while True:
+            assignment = self._reserve(model, avoid, refused, probed)
+            if assignment is None:
+                raise self._nobody(model)
+            name = assignment.endpoint.name
+            ticket = self.breakers[name].try_acquire(stream_id)
+            if ticket is not None:
+                assignment._ticket = ticket  # noqa: SLF001 - one unit
+                return assignment
+            self._withdraw(assignment)
+            refused.add(name)
+
+    def retry_after(self, *, model: str | None = None) -> float | None:
+        """Return in how many seconds `pick` may succeed: 0 for now, None for never.
+
+        Raises:
+            InvalidRequest: No endpoint has the model.
+        """
+        usable = self._usable(model, self._clock())
+        waits = [health.breaker.retry_after for health in usable]
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def has_other(self, than: str, *, model: str | None = None) -> bool:
+        """Whether one with another credential, not refused of late, would be picked."""
+        refused, now = self._healths[than].credential, self._clock()
+        return any(
+            health.credential is not refused
+            and health.credential.until <= now
+            and health.breaker.retry_after == 0.0
+            for health in self._able(model)
+        )
+
+    def statistics(self) -> tuple[EndpointStatistics, ...]:
+        """Return how each endpoint does, in the order they were given."""
+        breakers = [breaker.statistics() for breaker in self.breakers.values()]
+        now = self._clock()
+        with self._lock:
+            self._settle(now)
+            return tuple(
+                health.statistics(breaker, now)
+                for health, breaker in zip(
+                    self._healths.values(), breakers, strict=True
+                )
+            )
+
+    def _able(self, model: str | None) -> list[EndpointHealth]:
+        """Return those that have a model."""
+        able = [
+            health
+            for health in self._healths.values()
+            if model is None or health.endpoint.has(model)
+        ]
+        if not able:
+            raise InvalidRequest(
+                f"no endpoint has the model {model!r}: check model=, and models= of "
+                "the endpoints"
+            )
+        return able
+
+    def _usable(self, model: str | None, now: float) -> list[EndpointHealth]:
+        """Return those that have a model and a credential, if any has."""
+        able = self._able(model)
+        return [each for each in able if each.credential.until <= now] or able
+
+    def _reserve(
+        self,
+        model: str | None,
+        avoid: Collection[str],
+        refused: Collection[str],
+        probed: Collection[str],
+    ) -> Assignment | None:
+        """Take a place at the best of those that have not refused, if there is one."""
+        now = self._clock()
+        with self._lock:
+            self._settle(now)
+            left = [
+                health
+                for health in self._usable(model, now)
+                if health.endpoint.name not in refused
+            ]
+            if not left:
+                return None
+            best = min(
+                left,
+                key=lambda health: (
+                    health.endpoint.name in avoid,
+                    now < health.resting_until,
+                    health.endpoint.priority,
+                    health.endpoint.name not in probed,
+                    health.cost(now),
+                ),
+            )
+            serial = next(self._serials)
+            assignment = Assignment(self, serial, best.endpoint, now)
+            # In this order: from here on its finaliser gives back what is taken.
+            self._in_flight[serial] = best
+            best.in_flight.add(serial)
+            best.waiting.add(serial)
+            best.turn = float(serial)
+            best.picked += 1
+            return assignment
+
+    def _withdraw(self, assignment: Assignment) -> None:
+        with self._lock:
+            health = self._in_flight.get(assignment.serial)
+            if health is not None:
+                # Nothing was tried.
+                health.waiting.discard(assignment.serial)
+                health.picked -= 1
+                self._forget(assignment.serial, -math.inf)
+
+    def _nobody(self, model: str | None) -> CircuitOpen:
+        states = ", ".join(
+            f"{health.endpoint.name} ({health.breaker.state.value})"
+            for health in self._usable(model, self._clock())
+        )
+        return CircuitOpen(
+            "every endpoint fails and is left alone for now; nothing was sent: "
+            f"{states}",
+            retry_after=self.retry_after(model=model),
+        )
+
+    def _connected(self, assignment: Assignment) -> None:
+        with self._lock:
+            health = self._in_flight.get(assignment.serial)
+            if health is not None:
+                health.credential.accepted()
+
+    def _first_content(self, assignment: Assignment, seconds: float) -> None:
+        now = self._clock()
+        with self._lock:
+            health = self._in_flight.get(assignment.serial)
+            if health is not None and assignment.serial in health.waiting:
+                health.waiting.discard(assignment.serial)
+                health.took(max(0.0, seconds), now)
+
+    def _end(self, assignment: Assignment, error: StreamError | None) -> None:
+        now = self._clock()
+        with self._lock:
+            health = self._in_flight.get(assignment.serial)
+            if health is None:
+                return
+            if assignment.serial in health.waiting:
+                seconds = now - assignment._picked_at  # noqa: SLF001 - one unit
+                health.took_in_vain(seconds, now)
+            if error is not None:
+                health.failed(error, now)
+            self._forget(assignment.serial, now)
+
+    def _release_later(self, serial: int) -> None:
+        if serial in self._in_flight:
+            self._returned.append(serial)
+
+    def _settle(self, now: float) -> None:
+        """Uncount what was lost; with the lock held."""
+        while self._returned:
+            # In this order: an exception out of a signal handler loses none.
+            self._forget(self._returned[0], now)
+            self._returned.popleft()
+
+    def _forget(self, serial: int, now: float) -> None:
+        """End an assignment, if it has not ended; with the lock held."""
+        health = self._in_flight.get(serial)
+        if health is not None:
+            if serial in health.waiting:
+                health.waiting.discard(serial)
+                health.tried_at = now
+            health.in_flight.discard(serial)
+            del self._in_flight[serial]
+
+    def after_fork_in_child(self) -> None:
+        """Go on without the streams of the parent."""
+        self._lock = threading.Lock()
+        self._in_flight.clear()
+        self._returned.clear()
+        for health in self._healths.values():
+            health.in_flight.clear()
+            health.waiting.clear()
+
+    def __repr__(self) -> str:
+        return f"<Router {', '.join(self.breakers)}>"
