@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from holystream.driven import Connection
+    from holystream.driven import Closable
     from holystream.events import Failed, Guarantee, StreamEvent
     from holystream.providers.profile import Profile
     from holystream.resilience.pool import Priority
@@ -138,7 +138,7 @@ class Client:
             verify=checked_verify(verify),
         )
         # Connections of streams that were dropped unread; closed by the next stream.
-        self._abandoned: collections.deque[Connection[Any]] = collections.deque()
+        self._abandoned: collections.deque[Closable] = collections.deque()
 
     def stream(
         self,

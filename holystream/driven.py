@@ -17,7 +17,36 @@ Taken_contra = TypeVar("Taken_contra", contravariant=True)
 Told = TypeVar("Told")
 
 
-class Connection(Protocol[Read_co]):
+class Closable(Protocol):
+    """What holds something until it is closed."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Recording(Closable, Protocol[Taken_contra]):
+    """Keeps what a driver hands over; `holystream.recorder.Recorder` says how."""
+
+    @property
+    def owns(self) -> bool:
+        """Whether there is something to let go of."""
+        ...
+
+    def begin(self, now: float) -> None:
+        """Begin, before anything is sent."""
+        ...
+
+    def record(self, events: Sequence[Taken_contra], now: float) -> None:
+        """Take what is about to be handed over."""
+        ...
+
+    def end(self, error: BaseException | None) -> None:
+        """Take the end, and what it ended with."""
+        ...
+
+
+class Connection(Closable, Protocol[Read_co]):
     """One HTTP response or WebSocket: opened once, read once."""
 
     @property
@@ -39,10 +68,6 @@ class Connection(Protocol[Read_co]):
 
     def drain(self) -> None:
         """Read what is left, briefly, so that the connection can be re-used."""
-        ...
-
-    def close(self) -> None:
-        """Let go of it."""
         ...
 
 

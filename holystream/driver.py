@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from holystream.clocks import CancelToken
 from holystream.errors import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holystream.clocks import SystemTime
-    from holystream.driven import Connection, Exchangeable
+    from holystream.driven import Closable, Connection, Exchangeable, Recording
     from holystream.resilience.pool import Permit, Priority, PrioritySemaphore
 
 
@@ -79,12 +79,14 @@ class Driver(Generic[Message, Event]):
         pool: PrioritySemaphore,
         priority: Priority,
         queue_timeout: float,
-        abandoned: deque[Connection[Any]],
+        abandoned: deque[Closable],
         time: SystemTime,
         tell: Callable[[Event | Failed], object] | None = None,
+        recorder: Recording[Event] | None = None,
     ) -> None:
         self._exchange = exchange
         self._tell = tell
+        self._recorder = recorder
         self.state = StreamState.IDLE
         self._connect_to = connect
         self._pool = pool
@@ -144,11 +146,13 @@ class Driver(Generic[Message, Event]):
             events = self._next_events()
             if events is None:
                 return False
+            if self._recorder is not None:
+                self._recorder.record(events, self._now())
             self.hold(events)
             # A cancel either emptied what we hold now or is seen here.
             self._check_cancelled()
         except BaseException as error:
-            self._end()
+            self._end(error)
             if self._error is None and isinstance(error, StreamError):
                 self._error = error
             elif self._exchange.complete and not complete:
@@ -186,6 +190,8 @@ class Driver(Generic[Message, Event]):
             raise self._ended()
         if self.state is StreamState.IDLE:
             self.state = StreamState.QUEUED
+            if self._recorder is not None:
+                self._recorder.begin(self._now())
             return exchange.start(self._now())
         if exchange.error is not None:
             raise exchange.error
@@ -263,10 +269,12 @@ class Driver(Generic[Message, Event]):
             self._connection.drain()
         self._end()
 
-    def _end(self) -> None:
+    def _end(self, error: BaseException | None = None) -> None:
         complete = self._exchange.complete
         self.state = StreamState.DONE if complete else StreamState.CLOSED
         self._let_go()
+        if self._recorder is not None:
+            self._recorder.end(error)
 
     def _let_go(self) -> None:
         """Give back the connection and the permit."""
@@ -310,7 +318,7 @@ class Driver(Generic[Message, Event]):
         """Let go, unless a thread is reading: then that thread does, as it leaves."""
         if self._reading.acquire(blocking=False):
             try:
-                self._end()
+                self._end(self._ended() if self._token.cancelled else None)
             finally:
                 self._reading.release()
 
@@ -331,6 +339,8 @@ class Driver(Generic[Message, Event]):
         return self._exchange.describe(error)
 
     def __del__(self) -> None:
+        if self._recorder is not None and self._recorder.owns:
+            self._abandoned.append(self._recorder)
         if self._permit is None and self._connection is None:
             return
         # This may run inside any allocation, in a thread that holds any lock: end the

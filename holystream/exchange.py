@@ -37,6 +37,7 @@ from holystream.events import (
 from holystream.resilience.classify import error_from
 from holystream.resilience.retry import GiveUp
 from holystream.resume import SeamMismatch
+from holystream.resume.checkpoint import Checkpoint
 from holystream.resume.joining import Joining
 from holystream.resume.ledger import Ledger
 from holystream.transcript import Transcript
@@ -107,6 +108,7 @@ class Exchange:
         self._policy = retry
         self._rng = rng
         self._joining = Joining(request, provider, resume, name=stream_id)
+        self._decoder: Decoder = provider.decoder(request, segment=0)
         self._ledger = Ledger(request.prompts)
         self._min_guarantee = min_guarantee
         self._secrets = secrets
@@ -116,20 +118,74 @@ class Exchange:
         self._swallowed = 0
         self._tailing = False
         self._failure: Fault | None = None
+        self._restored = False
 
     def start(self, now: float) -> list[StreamEvent]:
         """Begin: the deadline counts from here."""
         self._started_at = now
         self.deadline = Deadline.after(self._seconds, now)
         self._progress = self._policy.start(now, self._rng)
-        return [Started(stream_id=self.stream_id, model=self.request.model)]
+        if self._restored:
+            return self._take_over(now)
+        return [self.started]
+
+    @property
+    def started(self) -> Started:
+        """The event that comes first, once."""
+        return Started(stream_id=self.stream_id, model=self.request.model)
+
+    def restore(
+        self,
+        transcript: Transcript,
+        checkpoint: Checkpoint,
+        completion: Completion | None = None,
+    ) -> None:
+        """Stand where another process stood, before `start`.
+
+        Args:
+            transcript: What was delivered; all of it counts as told.
+            checkpoint: Where the exchange stood.
+            completion: The answer, if that was complete.
+        """
+        self._restored = True
+        self.transcript = transcript
+        self.completion = completion
+        self._furthest = transcript.extent
+        self.guarantee = Guarantee(checkpoint.guarantee)
+        self.attempts = checkpoint.attempts
+        self.interruptions = checkpoint.interruptions
+        self._decoder = self._joining.restore(checkpoint)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return where the exchange stands, for another process to go on."""
+        joining = self._joining
+        decoder, cursor = joining.checkpoint()
+        return Checkpoint(
+            segment=joining.segment,
+            guarantee=self.guarantee,
+            attempts=self.attempts,
+            interruptions=self.interruptions,
+            model=joining.model,
+            half_call=joining.half_call,
+            decoder=decoder,
+            cursor=cursor,
+        )
+
+    def _take_over(self, now: float) -> list[StreamEvent]:
+        """Go on with what another process read, or find that it was all."""
+        if self._decoder.complete(clean_end=False):
+            return self._finish(now)
+        fault = Fault(FaultKind.LOST, Phase.BODY, "the process that read it is gone")
+        error = self._error_of(fault)
+        self.interruptions += 1
+        self._find_way(fault, error)
+        return []
 
     def attempt(self) -> ReadClocks:
         """Begin the next attempt; return its clocks."""
         self.attempts += 1
         self.wait = None
         self._failure = None
-        self._decoder: Decoder
         self.next_request, self._decoder = self._joining.attempt(self.attempts)
         self._counted = self.transcript.content_events
         self._swallowed = 0

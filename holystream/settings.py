@@ -50,6 +50,35 @@ OUR_HEADERS = frozenset(
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """How streams are recorded.
+
+    Attributes:
+        every: Characters of text that may come before they are stored; 0 stores what
+            one read brought before the first of it is handed over.
+        interval: Seconds that may pass before what came is stored; 0 as above.
+        ttl: Seconds to keep a stream.
+        best_effort: A stream goes on where it cannot be recorded.
+    """
+
+    every: int = 0
+    interval: float = 0.0
+    ttl: float = 86400.0
+    best_effort: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, bool) or not _is(self.every, int) or self.every < 0:
+            raise ConfigurationError(
+                f"checkpoint_every= takes characters, 0 or more, not {self.every!r}"
+            )
+        if self.interval:
+            check_seconds(self.interval, "checkpoint_interval")
+        check_seconds(self.ttl, "journal_ttl")
+        if not _is(self.best_effort, bool):
+            raise ConfigurationError("journal_best_effort= takes True or False")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a client has as its default and a stream may have otherwise."""
 

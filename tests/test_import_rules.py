@@ -41,6 +41,7 @@ FLOORS = {
     "settings": 4,
     "connector": 5,
     "driver": 5,
+    "recorder": 5,
     "multiplexer": 5,
     "stream": 6,
     "event_source": 6,

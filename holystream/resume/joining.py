@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from holystream.events import Guarantee, StreamEvent
     from holystream.providers.base import ChatRequest, Cursor, Decoder, Provider
     from holystream.resume.base import Gate, ResumeStrategy, Seam
+    from holystream.resume.checkpoint import Checkpoint
     from holystream.transcript import Transcript
     from holystream.wire.sse import ServerSentEvent
 
@@ -178,6 +179,45 @@ class Joining:
             return refused
         return fault
 
+    def checkpoint(self) -> tuple[bytes, Cursor | None]:
+        """Return what the decoder knows, and where the server could go on.
+
+        Nothing of an attempt that has not come as far as the one before it.
+        """
+        decoder = self._decoder
+        open_seam = self._seam is not None and self._seam.open
+        if decoder is None or decoder.torn or open_seam:
+            return b"", None
+        return decoder.state(), self._cursor()
+
+    @property
+    def model(self) -> str | None:
+        """The model that wrote what was delivered, as the server names it."""
+        if self._model is None and self._decoder is not None:
+            return self._decoder.model
+        return self._model
+
+    @property
+    def half_call(self) -> bool:
+        """Whether a tool call had begun behind what was delivered."""
+        decoder = self._decoder
+        return self._half_call or (decoder is not None and decoder.half_call)
+
+    def restore(self, checkpoint: Checkpoint) -> Decoder:
+        """Stand where another process stood; return who has read the answer so far."""
+        self.segment = checkpoint.segment
+        self._model = checkpoint.model
+        self._half_call = checkpoint.half_call
+        if checkpoint.decoder:
+            self._decoder = self._provider.restored(
+                self._request, checkpoint.decoder, segment=self.segment
+            )
+        else:
+            self._decoder = self._provider.decoder(self._request, segment=self.segment)
+        if checkpoint.cursor is not None and checkpoint.decoder:
+            self._tracker = CursorTracker.behind(checkpoint.cursor)
+        return self._decoder
+
     def find(
         self, transcript: Transcript, *, at_least: Guarantee
     ) -> ResumeStrategy | None:
@@ -195,7 +235,7 @@ class Joining:
             transcript=transcript,
             decoder=decoder,
             cursor=self._cursor(),
-            half_call=self._half_call,
+            half_call=self.half_call,
         )
         too_weak: ResumeStrategy | None = None
         for strategy in self._strategies:

@@ -1,0 +1,144 @@
+"""What it takes to go on with an answer in another process, beside its events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from holystream.errors import JournalCorrupt, JournalVersion
+from holystream.events import Rewound
+from holystream.providers.base import ChatRequest, Cursor
+from holystream.transcript import Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holystream.events import StreamEvent
+
+_VERSION = 1
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where an exchange stands. It may hold half a tool call, and no other text.
+
+    Attributes:
+        version: The format's.
+        segment: The number of the present segment.
+        guarantee: What the text so far is worth.
+        attempts: Connections that were tried.
+        interruptions: Attempts that failed.
+        model: The model as the server names it.
+        half_call: A tool call had begun behind what was delivered.
+        decoder: What the decoder knows, if it knows all that was delivered; else empty.
+        cursor: Where the server could go on, if it could.
+    """
+
+    version: int = _VERSION
+    segment: int = 0
+    guarantee: int = 0
+    attempts: int = 0
+    interruptions: int = 0
+    model: str | None = None
+    half_call: bool = False
+    decoder: bytes = b""
+    cursor: Cursor | None = None
+
+    def encode(self) -> bytes:
+        """Return it as bytes."""
+        return _encoder.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Checkpoint:
+        """Return the checkpoint that these bytes are.
+
+        Raises:
+            JournalVersion: A newer holystream wrote them.
+            JournalCorrupt: They are none.
+        """
+        return _checked(data, cls, "where a stream stands")
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as a journal keeps it: all that was asked for, no key and no header.
+
+    Attributes:
+        provider: The name of the profile.
+        path: Where it was sent.
+        body: The JSON body, the prompt included.
+        model: The model.
+        choices: How many answers were asked for.
+        deterministic: The same request gives the same answer.
+        resume: The names of the ways in which it may go on.
+        min_guarantee: The least that the answer must be worth, or None.
+        version: The format's.
+    """
+
+    provider: str
+    path: str
+    body: dict[str, Any]
+    model: str
+    choices: int
+    deterministic: bool
+    resume: tuple[str, ...]
+    min_guarantee: int | None
+    version: int = _VERSION
+
+    @property
+    def request(self) -> ChatRequest:
+        """The request."""
+        return ChatRequest(
+            path=self.path,
+            body=self.body,
+            model=self.model,
+            choices=self.choices,
+            deterministic=self.deterministic,
+        )
+
+    def encode(self) -> bytes:
+        """Return it as bytes."""
+        return _encoder.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Recorded:
+        """Return the request that these bytes are.
+
+        Raises:
+            JournalVersion: A newer holystream wrote them.
+            JournalCorrupt: They are none.
+        """
+        return _checked(data, cls, "the request of a stream")
+
+
+_encoder = msgspec.msgpack.Encoder()
+_Record = TypeVar("_Record", Checkpoint, Recorded)
+
+
+def _checked(data: bytes, kind: type[_Record], what: str) -> _Record:
+    try:
+        found = msgspec.msgpack.decode(data, type=kind)
+    except (ValueError, msgspec.MsgspecError):
+        raise JournalCorrupt(
+            f"{what} cannot be read: the journal is damaged. What it holds of the "
+            "answer can be read with Journal.read()."
+        ) from None
+    if found.version != _VERSION:
+        raise JournalVersion(
+            f"{what} was written in format {found.version}, of which this holystream "
+            f"knows {_VERSION}: upgrade holystream to go on with it"
+        )
+    return found
+
+
+def folded(events: Sequence[StreamEvent]) -> tuple[Transcript, list[StreamEvent]]:
+    """Return what events amount to, and those of them that still count."""
+    transcript = Transcript()
+    standing: list[StreamEvent] = []
+    for event in events:
+        if isinstance(event, Rewound):
+            transcript.clear()
+            standing.clear()
+        else:
+            standing.append(event)
+            transcript.add([event])
+    return transcript, standing
