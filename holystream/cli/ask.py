@@ -14,7 +14,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from holystream.cli.console import Output, is_watched, say
+from holystream.cli.console import Output, Status, is_watched, say
 from holystream.cli.exits import DONE, FAILED, INTERRUPTED, exit_status, reworded, table
 from holystream.errors import (
     ConfigurationError,
@@ -33,6 +33,8 @@ The key is read from the provider's own variable: HOLYSHEEP_API_KEY, OPENAI_API_
 and so on, HOLYSTREAM_API_KEY for openai-compatible servers (local ones need none).
 Standard input is read to its
 end unless it is a terminal: in a loop that reads a file, add </dev/null.
+Before a wait for another attempt, stderr is told how long and why: on a terminal in a
+line that vanishes when the wait is over.
 """
 
 _WHOLE: Final = (None, "stop", "eos", "end_turn")
@@ -102,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
             allow_http=options.allow_http,
         )
         with client, _stream(client, prompt, options) as stream:
-            completion = _print(stream, output, options)
+            completion = _Printer(output, verbose=options.verbose).print(stream)
     except KeyboardInterrupt:
         output.end_line()
         say(f"stopped by Ctrl-C; {_kept(output)}")
@@ -133,19 +135,44 @@ def _stream(client: Any, prompt: str, options: argparse.Namespace) -> Stream:
     return stream
 
 
-def _print(
-    stream: Stream, output: Output, options: argparse.Namespace
-) -> Completion | None:
-    """Print the stream; return None if what was printed became void."""
-    from holystream import Rewound, TextDelta  # noqa: PLC0415 - as in run()
+class _Printer:
+    """Prints a stream, and what happens to it. Not thread-safe."""
 
-    for event in stream:
-        if isinstance(event, TextDelta):
+    def __init__(self, output: Output, *, verbose: bool) -> None:
+        self._output = output
+        self._verbose = verbose
+        self._status = Status(output)
+        self._interrupted_by = ""
+
+    def print(self, stream: Stream) -> Completion | None:
+        """Print the stream; return None if what was printed became void."""
+        try:
+            for event in stream:
+                self._status.clear()
+                if not self._show(event):
+                    return None
+        finally:
+            self._status.clear()
+        return stream.completion
+
+    def _show(self, event: StreamEvent) -> bool:
+        """Show an event; return False if what was printed became void."""
+        import holystream as hs  # noqa: PLC0415 - as in run()
+
+        output = self._output
+        if isinstance(event, hs.TextDelta):
             output.write(event.text)
-            continue
-        if options.verbose and (line := _line(event)):
+        elif isinstance(event, hs.Interrupted):
+            self._interrupted_by = reworded(event.error.message)
+        elif isinstance(event, hs.Waiting) and event.delay > 0 and not self._verbose:
+            asked = ", as the server asks" if event.reason == "server hint" else ""
+            self._status.show(
+                f"attempt {event.attempt} in {event.delay:.2f} s{asked}: "
+                f"{self._interrupted_by}"
+            )
+        if self._verbose and (line := _line(event)):
             output.remark(line)
-        if isinstance(event, Rewound) and output.written:
+        if isinstance(event, hs.Rewound) and output.written:
             if not output.is_terminal:
                 output.end_line()
                 say(
@@ -153,10 +180,10 @@ def _print(
                     f"or a file cannot be taken back: {output.written} characters are "
                     "void. Use --resume restart on a terminal only."
                 )
-                return None
+                return False
             output.remark("the answer is begun anew: the text above is void")
             output.written = 0
-    return stream.completion
+        return True
 
 
 def _line(event: StreamEvent) -> str | None:

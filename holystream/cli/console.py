@@ -2,8 +2,8 @@
 
 The text of an answer goes to stdout exactly as it came, except on a terminal: there,
 control characters are made visible, because a model's text must not move the cursor or
-set the window's title. Everything else goes to stderr, one line each. Nothing is
-coloured.
+set the window's title. Everything else goes to stderr, one line each; what is only true
+for a while vanishes again from a terminal. Nothing is coloured.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import sys
+import unicodedata
 from typing import Final
 
 _TO_PICTURES: Final[dict[int, str | None]] = {
@@ -77,11 +78,67 @@ class Output:
             self.write("\n")
             self.written = before
 
+    @property
+    def mid_line(self) -> bool:
+        """A person reads it, and the last line has no end yet."""
+        return self.is_terminal and self._mid_line
+
     def remark(self, text: str) -> None:
         """Say something on stderr, on a line of its own even amid an answer."""
         if self.is_terminal:
             self.end_line()
         say(text)
+
+
+class Status:
+    """A line on stderr that says what is waited for. Not thread-safe.
+
+    A terminal shows it until `clear`, unless it stands amid an answer: there, a line
+    that vanished would leave an answer broken in two, and nothing that says why. In a
+    file or a pipe it is a line like all others.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._columns = 0
+
+    def show(self, text: str) -> None:
+        """Say something, in place of what was said before."""
+        self.clear()
+        columns = _columns_of_stderr()
+        if not columns or self._output.mid_line:
+            self._output.remark(text)
+            return
+        line = f"holystream: {_on_one_line(text)}"
+        # First, so that a Ctrl-C in between leaves nothing behind.
+        self._columns = columns
+        _to_stderr(_cut(line, columns))
+
+    def clear(self) -> None:
+        """Take back what a terminal shows, if it does."""
+        if self._columns:
+            _to_stderr(f"\r{' ' * self._columns}\r")
+            self._columns = 0
+
+
+def _columns_of_stderr() -> int:
+    """Return how long a line may be that is to vanish again; 0 if none can."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return 0
+    columns = 0
+    with contextlib.suppress(OSError, ValueError):
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    # In the last column some terminals begin a new line, which no CR takes back.
+    return max((columns or 80) - 1, 0)
+
+
+def _cut(line: str, columns: int) -> str:
+    """Cut a line where a terminal would break it: some characters are two wide."""
+    for place, char in enumerate(line):
+        columns -= 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        if columns < 0:
+            return line[:place]
+    return line
 
 
 def is_watched() -> bool:
@@ -93,10 +150,18 @@ def is_watched() -> bool:
 
 def say(text: str) -> None:
     """Write one line to stderr; it may be closed, for all we care."""
+    _to_stderr(f"holystream: {_on_one_line(text)}\n")
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split()).translate(_TO_PICTURES)
+
+
+def _to_stderr(text: str) -> None:
     if sys.stderr is not None:
-        line = " ".join(text.split()).translate(_TO_PICTURES)
         with contextlib.suppress(OSError):
-            print(f"holystream: {line}", file=sys.stderr, flush=True)
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def silence_stdout() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from holystream.simulator import Script
 
 QUESTION = "How does an answer arrive?"
 GREEDY = ("--temperature", "0")
+WAITS = re.compile(r"holystream: attempt \d+ in \d+\.\d\d s(, as the server asks)?: .+")
 
 
 @pytest.fixture
@@ -187,8 +190,9 @@ def test_each_class_of_error_has_its_status(  # noqa: PLR0917 - fixtures
     sim.play(*[script] * 9)
     result = run(*ask(*words, "hi"))
     assert result.status == status, result.err
-    assert result.err.startswith("holystream: error: ")
-    assert result.err.count("\n") == 1
+    *waits, error = result.err.splitlines()
+    assert all(WAITS.fullmatch(line) for line in waits)
+    assert error.startswith("holystream: error: ")
     assert result.out == ""
 
 
@@ -278,7 +282,9 @@ def test_a_break_in_a_repeatable_answer_is_mended_and_told_if_asked(sim, run, as
     sim.play(*scripts)
     verbose = run(*ask(*GREEDY, "-v", QUESTION))
     whole = answer_to(sim).text.rstrip("\n") + "\n"
-    assert (quiet.status, quiet.out, quiet.err) == (0, whole, "")
+    assert (quiet.status, quiet.out) == (0, whole)
+    for line in quiet.err.splitlines():
+        assert WAITS.fullmatch(line), "nothing but waits is told unasked"
     assert (verbose.status, verbose.out) == (0, whole)
     told = [line.removeprefix("holystream: ") for line in verbose.err.splitlines()]
     assert [line.split()[0].rstrip(":") for line in told] == [
@@ -286,6 +292,73 @@ def test_a_break_in_a_repeatable_answer_is_mended_and_told_if_asked(sim, run, as
         *("connected", "resumed", "first"),
     ]
     assert "guarantee REPLAYED, attempts 3" in told[-1]
+
+
+BUSY = Script(status=503, headers={"Retry-After": "1"})
+
+
+def test_a_wait_is_told_in_a_plain_line_where_no_terminal_is(sim, run, ask):
+    sim.play(BUSY)
+    result = run(*ask("echo:Hi"))
+    assert (result.status, result.out) == (0, "Hi\n")
+    (line,) = result.err.splitlines()
+    assert WAITS.fullmatch(line)
+    assert ", as the server asks: openai-compatible answered 503" in line
+    assert "\r" not in result.err
+
+
+def test_a_terminal_forgets_a_wait_when_it_is_over(sim, start, ask):
+    sim.play(BUSY)
+    status, shown = on_a_terminal(start, ask("echo:Hi"))
+    assert status == 0
+    told, blank, rest = shown.split("\r")
+    assert WAITS.match(told)
+    assert blank == " " * 79
+    assert len(told) <= 79, "it fits, or no CR takes it back"
+    assert rest.startswith("Hi\nholystream: first text after")
+
+
+def test_a_wait_that_ctrl_c_ends_is_forgotten_too(sim, start, ask):
+    sim.play(Script(status=503, headers={"Retry-After": "50"}))
+    seen = b""
+
+    def interrupt(process, shown):
+        nonlocal seen
+        # Once, whatever pieces it comes in.
+        before, seen = seen, seen + shown
+        if b" in 5" in seen and b" in 5" not in before:
+            process.send_signal(signal.SIGINT)
+
+    status, shown = on_a_terminal(start, ask("hi"), watch=interrupt)
+    assert status == 130
+    told, blank, rest = shown.split("\r")
+    assert WAITS.match(told)
+    assert not blank.strip()
+    assert rest == "holystream: stopped by Ctrl-C; nothing had arrived\n"
+
+
+def test_a_wait_amid_an_answer_stands_on_a_line_of_its_own(sim, start, ask):
+    sim.play(Script(cut_at=6000, pace=0.001))
+    status, shown = on_a_terminal(start, ask(*GREEDY, QUESTION))
+    assert status == 0
+    assert "\r" not in shown
+    lines = shown.split("\n")
+    told = [line for line in lines if line.startswith("holystream: attempt ")]
+    assert len(told) == 1
+    assert WAITS.fullmatch(told[0])
+    text = "".join(line for line in lines if not line.startswith("holystream: "))
+    assert text == answer_to(sim).text.replace("\n", "")
+
+
+def test_a_long_wait_line_is_cut_at_the_terminals_edge(sim, start, ask):
+    wide = "\u79d8" * 200
+    error = json.dumps({"error": {"message": wide}}, ensure_ascii=False).encode()
+    sim.play(Script(status=503, error=error, headers={"Retry-After": "1"}))
+    status, shown = on_a_terminal(start, ask("echo:Hi"))
+    assert status == 0
+    told, blank, _ = shown.split("\r")
+    assert 78 <= sum(2 if char == "\u79d8" else 1 for char in told) <= 79
+    assert blank == " " * 79
 
 
 def test_what_went_to_a_pipe_is_not_taken_back(sim, run, ask):
@@ -359,7 +432,7 @@ def test_a_character_that_stdout_cannot_show_does_not_end_it(run, ask, environme
     assert (result.status, result.out) == (0, "na?ve\n")
 
 
-def on_a_terminal(start, words):
+def on_a_terminal(start, words, watch=lambda process, shown: None):
     """Run a command whose three streams are a terminal; return what it shows."""
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
@@ -375,6 +448,7 @@ def on_a_terminal(start, words):
             if not piece:
                 break
             shown += piece
+            watch(process, piece)
         return process.wait(timeout=50), shown.decode().replace("\r\n", "\n")
     finally:
         os.close(ours)
@@ -394,10 +468,12 @@ def test_a_terminal_sees_the_answer_begin_anew(sim, start, ask):
     status, shown = on_a_terminal(start, ask("--resume", "restart", QUESTION))
     assert status == 0
     first, second = (sim.answer(sent(sim), sample).text for sample in (0, 1))
-    void, _, anew = shown.partition(
+    above, _, anew = shown.partition(
         "\nholystream: the answer is begun anew: the text above is void\n"
     )
+    void, _, wait = above.partition("\nholystream: attempt 2 in ")
     assert void
+    assert "the connection broke" in wait
     assert first.startswith(void)
     assert anew.startswith(second)
     assert "guarantee RESTARTED" in anew
