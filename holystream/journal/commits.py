@@ -73,10 +73,14 @@ class Write:
         if error is None and self.claim is not None:
             self.claim.next_seq = self.next_seq
         self.settled = True
+        self.lead()
+
+    def lead(self) -> None:
+        """Wake its thread, which leads if the work is not settled."""
         try:  # noqa: SIM105 - once for every token of a slow stream
             self.ready.release()
         except RuntimeError:
-            pass  # it was told to lead
+            pass  # it is awake
 
 
 class GroupCommit:
@@ -107,7 +111,7 @@ class GroupCommit:
                 self._lead()
         finally:
             if self._leader is write or not write.settled:
-                self._leave(write)
+                _twice(self._leave, write)
         if write.error is not None:
             raise write.error
         return write.result
@@ -118,38 +122,48 @@ class GroupCommit:
             self._queue = [
                 each for each in self._queue if each is not write and not each.settled
             ]
-            if self._leader is write:
+            if self._leader is write or self._leader is None:
                 self._leader = self._queue[0] if self._queue else None
-                if self._leader is not None:
-                    self._leader.ready.release()
+            heir = self._leader
+        if heir is not None and not heir.settled:
+            heir.lead()
 
     def _lead(self) -> None:
         with self._database.lock:
+            begun = self._begin()
+            # Not before: who came while another process had the lock is part of it.
             with self._mutex:
                 writes = [each for each in self._queue if not each.settled]
             try:
-                self._commit(writes)
+                self._commit(begun, writes)
             finally:
-                self._watchers.wake([write.wakes for write in writes])
+                _twice(self._watchers.wake, [write.wakes for write in writes])
 
-    def _commit(self, writes: Sequence[Write]) -> None:
-        """Do it all in one transaction or, if that fails, each in its own."""
+    def _begin(self) -> sqlite3.Connection | Exception:
         try:
             connection = self._database.connection()
             connection.execute("BEGIN IMMEDIATE")
         except (sqlite3.Error, JournalError) as error:
+            return error
+        return connection
+
+    def _commit(
+        self, begun: sqlite3.Connection | Exception, writes: Sequence[Write]
+    ) -> None:
+        """Do it all in one transaction or, if that fails, each in its own."""
+        if isinstance(begun, Exception):
             for write in writes:
-                write.settle(self._copy_of(error))
+                write.settle(self._copy_of(begun))
             return
         try:
-            self._transact(connection, writes)
+            self._transact(begun, writes)
         except Exception as error:  # noqa: BLE001 - each of them gets its own
-            self._undo(connection, error)
+            self._undo(begun, error)
             if len(writes) == 1:
                 writes[0].settle(self._copy_of(error))
                 return
             for write in writes:
-                self._commit([write])
+                self._commit(self._begin(), [write])
 
     def _transact(
         self, connection: sqlite3.Connection, writes: Sequence[Write]
@@ -196,6 +210,15 @@ class GroupCommit:
             return error
         copy.__cause__ = error
         return copy
+
+
+def _twice(work: Callable[[Any], object], argument: object) -> None:
+    """Do something that must be done once more if a Ctrl-C strikes it."""
+    try:
+        work(argument)
+    except BaseException:
+        work(argument)
+        raise
 
 
 def _settle(writes: Sequence[Write], refused: dict[Write, JournalError]) -> None:
