@@ -170,7 +170,8 @@ class FeedConnector:
         try:
             return self._body(self._feed.last_event_id)
         except InvalidRequest as error:
-            said, cause = str(error), error
+            said: str = str(error)
+            cause: Exception = error
         except Exception as error:  # noqa: BLE001 - the caller's function
             said, cause = f"json= raised {type(error).__name__}", error
         raise self._feed.describe(
