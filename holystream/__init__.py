@@ -15,6 +15,8 @@ import logging
 
 from holystream.client import Client
 from holystream.clocks import CancelToken, Timeouts
+from holystream.decorators.retried import ResumePoint, RetriedStream
+from holystream.decorators.retry_stream import retry_stream
 from holystream.driver import StreamState
 from holystream.errors import (
     APIError,
@@ -168,7 +170,9 @@ __all__ = [
     "ReasoningDelta",
     "RefusalDelta",
     "RestartRequired",
+    "ResumePoint",
     "Resumed",
+    "RetriedStream",
     "RetryPolicy",
     "Rewound",
     "ServerError",
@@ -201,6 +205,7 @@ __all__ = [
     "Waiting",
     "__version__",
     "profile",
+    "retry_stream",
 ]
 
 logging.getLogger("holystream").addHandler(logging.NullHandler())

@@ -19,11 +19,13 @@ from pathlib import Path
 import flask
 import pytest
 import requests
+from loopback import Peer, read_request
 from werkzeug.serving import make_server
 
 import holystream
 from holystream.providers import registry
 from holystream.simulator import Script, Simulator
+from holystream.testing import SleeplessClock
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -134,6 +136,24 @@ def test_a_rate_limit_says_when(reader, simulator):
     simulator.play(Script(status=429, headers={"Retry-After": "7"}))
     _run(_example(README, "except holystream.RateLimited"), reader)
     assert reader["text"] == "busy, try again in 7 s"
+
+
+def test_a_generator_goes_on(reader):
+    with SleeplessClock() as clock, Peer(_rows) as peer:
+        _run(_example(README, "@holystream.retry_stream"), reader)
+        rows = list(reader["rows"](peer.url))
+    assert rows == [b"one", b"two", b"three"]
+    assert len(clock.waits) == 2
+
+
+def _rows(sock):
+    """Answer with the rows after the asked one, and break off behind the first."""
+    request = read_request(sock).decode()
+    start = int(request.partition("after=")[2].partition(" ")[0])
+    rows = [b"one\n", b"two\n", b"three\n"][start:]
+    length = len(b"".join(rows))
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+    sock.sendall(rows[0])
 
 
 def test_flask_view(reader, simulator):

@@ -24,6 +24,8 @@ from holystream import (
     PrioritySemaphore,
     ReasoningDelta,
     Resumed,
+    ResumePoint,
+    RetriedStream,
     RetryPolicy,
     Rewound,
     Stream,
@@ -37,10 +39,11 @@ from holystream import (
     UsageReport,
     Verdict,
     Waiting,
+    retry_stream,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
 
 def make_clients() -> Client:
@@ -176,6 +179,57 @@ def hold(pool: PrioritySemaphore) -> None:
     ) as one:
         assert_type(one, Permit)
     assert_type(pool.statistics(), PoolStatistics)
+
+
+@retry_stream
+def rows(
+    url: str,
+    *,
+    resume: ResumePoint = ResumePoint(),  # noqa: B008 - it is frozen
+) -> Generator[bytes, int, str]:
+    sent = yield url.encode()
+    return str(sent + resume.count)
+
+
+@retry_stream(retry=tenacity.retry_if_exception_type(OSError), keep=None)
+def words(
+    *,
+    resume: ResumePoint = ResumePoint(),  # noqa: B008 - it is frozen
+) -> Iterator[str]:
+    yield str(resume.last)
+
+
+@retry_stream(policy=RetryPolicy(attempts=2))
+def plain(url: str) -> int:
+    return len(url)
+
+
+class Table:
+    @retry_stream
+    def rows(
+        self,
+        name: str,
+        *,
+        resume: ResumePoint = ResumePoint(),  # noqa: B008 - it is frozen
+    ) -> Iterator[int]:
+        yield len(name) + resume.count
+
+
+def go_on(table: Table) -> str:
+    assert_type(rows("u"), RetriedStream[bytes, int, str])
+    assert_type(next(words()), str)
+    assert_type(table.rows("t"), RetriedStream[int, Any, Any])
+    assert_type(plain("u"), int)
+    plain.retry_with(reraise=True)
+    stream = rows("u", resume=rows("u").point)
+    stream.send(1)
+    stream.send("1")  # type: ignore[arg-type]
+    rows(1)  # type: ignore[arg-type]
+    plain(1)  # type: ignore[arg-type]
+    table.rows()  # type: ignore[call-arg]
+    retry_stream(rows, wait=tenacity.wait_fixed(1))  # type: ignore[call-overload]
+    stream.cancel()
+    return stream.throw(KeyError).decode()
 
 
 def policies() -> RetryPolicy:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from holystream.client import Client
 from holystream.clocks import SystemTime
+from holystream.decorators.retried import RetriedStream
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,7 +28,8 @@ class SleeplessClock(SystemTime):
             ...
         assert clock.waits == [0.5, 1.0]
 
-    Streams keep the clock that they were made under. Thread-safe.
+    So is it with the generators under ``@retry_stream``. Streams keep the clock that
+    they were made under. Thread-safe.
 
     Args:
         jitter: Where in its range jitter falls: 0 is the shortest wait, 1 the longest.
@@ -61,7 +63,7 @@ class SleeplessClock(SystemTime):
 
     def __enter__(self) -> Self:
         self._before.append(Client._time)  # noqa: SLF001 - made for this
-        Client._time = self  # noqa: SLF001
+        self._set(self)
         return self
 
     def __exit__(
@@ -70,7 +72,10 @@ class SleeplessClock(SystemTime):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        Client._time = self._before.pop()  # noqa: SLF001
+        self._set(self._before.pop())
+
+    def _set(self, time: SystemTime) -> None:
+        Client._time = RetriedStream._default_time = time  # noqa: SLF001
 
 
 class _Share(random.Random):

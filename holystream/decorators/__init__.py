@@ -1,0 +1,1 @@
+"""What the client does for its streams, for functions that are not ours."""
