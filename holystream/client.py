@@ -9,25 +9,33 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from holystream.clocks import SystemTime, Timeouts
 from holystream.connector import Connector
 from holystream.driver import Driver
+from holystream.errors import ConfigurationError
 from holystream.event_source import EventSource, FeedConnector
 from holystream.exchange import Exchange
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
+from holystream.journal import Journal, open_journal
 from holystream.providers.chat_request import chat_request
 from holystream.providers.registry import (
     COMPATIBLE,
     DEFAULT,
     provider as find_provider,
 )
+from holystream.recorder import Recorder
+from holystream.recovery import Recovered, from_journal, from_token
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
+from holystream.resume.checkpoint import Recorded
+from holystream.resume.token import ResumeToken
 from holystream.settings import (
     OUR_HEADERS,
+    Recording,
     Settings,
     checked_body,
     checked_callback,
     checked_event_id,
     checked_headers,
     checked_method,
+    checked_offset,
     checked_pool,
     checked_priority,
     checked_retry,
@@ -41,11 +49,13 @@ from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest, as_a_browser, origin
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from holystream.driven import Closable
     from holystream.events import Failed, Guarantee, StreamEvent
+    from holystream.providers.base import ChatRequest
     from holystream.providers.profile import Profile
     from holystream.resilience.pool import Priority
     from holystream.resilience.retry import RetryPolicy
@@ -82,6 +92,16 @@ class Client:
         min_guarantee: An answer that can only be had with less than this is an error.
         pool: Bounds the connections; share one between clients to bound them together.
             By default 50 for this client.
+        journal: Where streams are recorded, prompts and texts included, so that
+            `resume` can go on with them after a crash: the path of an SQLite database,
+            or a journal. By default nowhere.
+        checkpoint_every: Characters of text that may be handed over before they are
+            recorded. By default everything is recorded before it is handed over.
+        checkpoint_interval: Seconds that may pass before what was handed over is
+            recorded, at the next event that comes.
+        journal_ttl: Seconds to keep a recorded stream, a day by default.
+        journal_best_effort: A stream whose journal fails goes on without it, with a
+            warning in the log "holystream"; by default the journal's error ends it.
         allow_http: Send the key over ``http://`` to other hosts than this one.
         verify: As in requests: the path of a CA bundle, or True for the default.
 
@@ -109,6 +129,11 @@ class Client:
         resume: Sequence[str] | None = None,
         min_guarantee: Guarantee | None = None,
         pool: PrioritySemaphore | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        checkpoint_every: int = 0,
+        checkpoint_interval: float = 0.0,
+        journal_ttl: float = 86400.0,
+        journal_best_effort: bool = False,
         allow_http: bool = False,
         verify: bool | str = True,
     ) -> None:
@@ -128,6 +153,13 @@ class Client:
             retry=retry,
             resume=resume,
             min_guarantee=min_guarantee,
+        )
+        self._journal = None if journal is None else open_journal(journal)
+        self._recording = Recording(
+            every=checkpoint_every,
+            interval=checkpoint_interval,
+            ttl=journal_ttl,
+            best_effort=journal_best_effort,
         )
         self.pool = (
             PrioritySemaphore(DEFAULT_PERMITS) if pool is None else checked_pool(pool)
@@ -165,6 +197,9 @@ class Client:
         extra_body: Mapping[str, Any] | None = None,
         extra_headers: Mapping[str, str] | None = None,
         on_event: Callable[[StreamEvent | Failed], object] | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        checkpoint_every: int | None = None,
+        checkpoint_interval: float | None = None,
     ) -> Stream:
         """Return a stream of the answer; nothing is sent before it is opened.
 
@@ -198,10 +233,14 @@ class Client:
                 `Failed` where an exception is raised, in the thread that reads. What
                 it raises ends that step; the stream can be read on. `Hooks` gives its
                 callbacks names.
+            journal: Where the stream is recorded, as for the client.
+            checkpoint_every: As for the client, for this stream.
+            checkpoint_interval: As for the client, for this stream.
 
         Raises:
             InvalidRequest: An argument is wrong.
             ConfigurationError: One of those that a client has too is wrong.
+            JournalError: The journal cannot be opened.
         """
         self._close_abandoned()
         settings = self._settings.changed(
@@ -212,10 +251,9 @@ class Client:
             resume=resume,
             min_guarantee=min_guarantee,
         )
-        profile = self._provider.profile
         request = chat_request(
             prompt,
-            profile=profile,
+            profile=self._provider.profile,
             model=settings.model,
             temperature=temperature,
             top_p=top_p,
@@ -229,12 +267,183 @@ class Client:
             extra_body=extra_body,
             deterministic=deterministic,
         )
+        return self._stream(
+            request,
+            settings,
+            stream_id=checked_stream_id(stream_id),
+            headers=checked_headers(extra_headers, "extra_headers"),
+            priority=checked_priority(priority),
+            tell=checked_callback(on_event),
+            journal=self._journal if journal is None else open_journal(journal),
+            recording=self._recording.changed(
+                every=checkpoint_every, interval=checkpoint_interval
+            ),
+        )
+
+    def resume(
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        partial_text: str | None = None,
+        messages: str | Sequence[Mapping[str, Any]] | None = None,
+        stop: str | Sequence[str] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        priority: Priority = "normal",
+        timeout: Timeouts | float | tuple[float, float] | None = None,
+        deadline: float | None = None,
+        retry: RetryPolicy | None = None,
+        resume: Sequence[str] | None = None,
+        min_guarantee: Guarantee | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        on_event: Callable[[StreamEvent | Failed], object] | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        checkpoint_every: int | None = None,
+        checkpoint_interval: float | None = None,
+    ) -> Stream:
+        """Return a stream that goes on with one that was broken off, here or elsewhere.
+
+        With the id of a stream that was recorded in a journal: it is claimed at once,
+        and hands over everything behind ``after``, what was recorded first. One that
+        has ended is only handed over again. Nothing is sent before it is opened; to
+        close it lets another resume it.
+
+        With a resume token: ``messages`` and ``partial_text`` have to be those of the
+        stream that it was made for, and so have ``stop``, ``tools``, ``tool_choice``,
+        ``response_format`` and ``extra_body`` if it had them. What comes is what
+        follows the text.
+
+        Args:
+            stream: The id of a recorded stream, or ``stream.resume_token``.
+            after: Characters of the text that the caller has; the default hands over
+                the whole text. Whole tool calls are always handed over again.
+            partial_text: The text that the caller has, in place of its length: needed
+                where the recording may lag behind it (``checkpoint_every``), and with
+                a token.
+            messages: The prompt or the messages; with a token only.
+            stop: As for `stream`; with a token only.
+            tools: As for `stream`; with a token only.
+            tool_choice: As for `stream`; with a token only.
+            response_format: As for `stream`; with a token only.
+            extra_body: As for `stream`; with a token only.
+            priority: As for `stream`.
+            timeout: As for `stream`.
+            deadline: As for `stream`; counts from the opening of this stream.
+            retry: As for `stream`.
+            resume: By default what the stream was begun with.
+            min_guarantee: By default what the stream was begun with.
+            extra_headers: As for `stream`: headers are never recorded.
+            on_event: As for `stream`.
+            journal: As for `stream`.
+            checkpoint_every: As for `stream`.
+            checkpoint_interval: As for `stream`.
+
+        Raises:
+            StreamUnknown: The journal has no such stream.
+            StreamBusy: A process that is alive has it.
+            JournalError: The journal cannot be read.
+            ResumeTokenInvalid: The token is damaged, or of another request or text.
+            InvalidRequest: An argument is wrong.
+            ConfigurationError: One of those that a client has too is wrong, or the
+                stream was begun with another provider.
+        """
+        self._close_abandoned()
+        settings = self._settings.changed(
+            model=None,
+            timeout=timeout,
+            deadline=deadline,
+            retry=retry,
+            resume=resume,
+            min_guarantee=min_guarantee,
+        )
         headers = checked_headers(extra_headers, "extra_headers")
+        recording = self._recording.changed(
+            every=checkpoint_every, interval=checkpoint_interval
+        )
+        checked_priority(priority)
+        tell = checked_callback(on_event)
+        kept = self._journal if journal is None else open_journal(journal)
+        if messages is None:
+            if kept is None:
+                raise ConfigurationError(
+                    "to resume a recorded stream, pass journal= here or to the Client; "
+                    "with a token, pass messages= and partial_text="
+                )
+            found = from_journal(
+                kept,
+                checked_stream_id(stream),
+                after=checked_offset(after),
+                partial_text=partial_text,
+            )
+        else:
+            found = from_token(
+                ResumeToken.decode(stream),
+                partial_text or "",
+                messages,
+                self._provider,
+                stop=stop,
+                tools=tools,
+                tool_choice=tool_choice,
+                response_format=response_format,
+                extra_body=extra_body,
+            )
+        try:
+            self._check_provider(found.provider)
+            return self._stream(
+                found.request,
+                settings.changed(
+                    model=None,
+                    timeout=None,
+                    deadline=None,
+                    retry=None,
+                    resume=found.resume if resume is None else None,
+                    min_guarantee=(
+                        found.min_guarantee if min_guarantee is None else None
+                    ),
+                ),
+                stream_id=found.stream_id,
+                headers=headers,
+                priority=priority,
+                tell=tell,
+                journal=kept,
+                recording=recording,
+                recovered=found,
+            )
+        except BaseException:
+            if found.claim is not None and kept is not None:
+                kept.release(found.claim)
+            raise
+
+    def _check_provider(self, name: str) -> None:
+        own = self._provider.profile.name
+        if name != own:
+            raise ConfigurationError(
+                f"the stream was begun with provider={name!r}, and this client has "
+                f"{own!r}: resume it with a client for that one"
+            )
+
+    def _stream(
+        self,
+        request: ChatRequest,
+        settings: Settings,
+        *,
+        stream_id: str,
+        headers: Mapping[str, str],
+        priority: Priority,
+        tell: Callable[..., object] | None,
+        journal: Journal | None,
+        recording: Recording,
+        recovered: Recovered | None = None,
+    ) -> Stream:
+        """Wire up a stream of the answer to ``request``."""
         key = self._endpoint.key
         exchange = Exchange(
             request,
             self._provider,
-            stream_id=checked_stream_id(stream_id),
+            stream_id=stream_id,
             endpoint=self._endpoint.name,
             timeouts=settings.timeouts,
             deadline=settings.deadline,
@@ -251,18 +460,41 @@ class Client:
             headers=headers,
             exchange=exchange,
         )
-        return Stream(
+        driver = Driver(
             exchange,
-            Driver(
-                exchange,
-                connect=connect,
-                pool=self.pool,
-                priority=checked_priority(priority),
-                queue_timeout=settings.timeouts.queue,
-                abandoned=self._abandoned,
-                time=self._time,
-                tell=checked_callback(on_event),
-            ),
+            connect=connect,
+            pool=self.pool,
+            priority=priority,
+            queue_timeout=settings.timeouts.queue,
+            abandoned=self._abandoned,
+            time=self._time,
+            tell=tell,
+            recorder=self._recorder(exchange, settings, journal, recording, recovered),
+        )
+        if recovered is not None:
+            exchange.restore(recovered)
+            driver.hold([exchange.started, *recovered.events])
+        return Stream(exchange, driver)
+
+    def _recorder(
+        self,
+        exchange: Exchange,
+        settings: Settings,
+        journal: Journal | None,
+        recording: Recording,
+        recovered: Recovered | None,
+    ) -> Recorder | None:
+        claim = None if recovered is None else recovered.claim
+        if journal is None or (recovered is not None and claim is None):
+            return None
+        recorded = Recorded.of(
+            exchange.request,
+            provider=self._provider.profile.name,
+            resume=settings.ways,
+            min_guarantee=settings.min_guarantee,
+        )
+        return Recorder(
+            journal, recording, exchange, request=recorded.encode(), claim=claim
         )
 
     def event_source(

@@ -6,6 +6,7 @@ The tree (each class is raised somewhere, documented in docs/errors.md and pickl
     |- ConfigurationError           a setting of the client is wrong      (ValueError)
     |  `- InvalidAPIKey             the key is missing or malformed
     |- InvalidRequest               a wrong request; nothing was sent     (ValueError)
+    |- ResumeTokenInvalid           no token, or not that of this text    (ValueError)
     |- StreamInUse                  two threads iterate one stream        (RuntimeError)
     |- JournalError                 the journal did not do what it was asked
     |  |- JournalUnavailable        it cannot be opened, read or written now
@@ -128,6 +129,10 @@ class InvalidAPIKey(ConfigurationError):
 
 class InvalidRequest(HolystreamError, ValueError):
     """An argument of the request is wrong. Nothing was sent."""
+
+
+class ResumeTokenInvalid(HolystreamError, ValueError):
+    """A resume token is damaged, or of another request or text. Nothing was sent."""
 
 
 class StreamInUse(HolystreamError, RuntimeError):
@@ -399,11 +404,13 @@ class StreamInterrupted(StreamError):
 
     Attributes:
         cause: The typed error of the last fault.
+        resume_token: What `Client.resume` takes to try again, or None.
     """
 
     def __init__(self, message: str, *, cause: StreamError | None = None) -> None:
         super().__init__(message)
         self.cause = cause
+        self.resume_token: str | None = None
         if cause is not None:
             self.verdict = cause.verdict
             self.phase = cause.phase

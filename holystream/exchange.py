@@ -13,7 +13,9 @@ own evidence. Not thread-safe; any thread may read `transcript`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from holystream.clocks import Deadline, ReadClocks, Timeouts
 from holystream.errors import (
@@ -40,6 +42,12 @@ from holystream.resume import SeamMismatch
 from holystream.resume.checkpoint import Checkpoint
 from holystream.resume.joining import Joining
 from holystream.resume.ledger import Ledger
+from holystream.resume.token import (
+    ResumeToken,
+    numbers_of,
+    request_digest,
+    text_digest,
+)
 from holystream.transcript import Transcript
 from holystream.wire.faults import Fault, FaultKind
 
@@ -52,6 +60,26 @@ if TYPE_CHECKING:
     from holystream.resilience.retry import RetryPolicy, Wait
     from holystream.resume import ResumeStrategy
     from holystream.wire.sse import ServerSentEvent
+
+
+class Left(Protocol):
+    """What is left of a stream that another process began.
+
+    Attributes:
+        transcript: What was delivered; all of it counts as told.
+        checkpoint: Where the exchange stood.
+        completion: The answer, if it is complete.
+        error: Why no answer will come, if that is so.
+    """
+
+    @property
+    def transcript(self) -> Transcript: ...  # noqa: D102 - described above
+    @property
+    def checkpoint(self) -> Checkpoint: ...  # noqa: D102
+    @property
+    def completion(self) -> Completion | None: ...  # noqa: D102
+    @property
+    def error(self) -> StreamError | None: ...  # noqa: D102
 
 
 class Exchange:
@@ -107,6 +135,7 @@ class Exchange:
         self.deadline = Deadline()
         self._policy = retry
         self._rng = rng
+        self._ways = tuple(dict.fromkeys(way.name for way in resume))
         self._joining = Joining(request, provider, resume, name=stream_id)
         self._decoder: Decoder = provider.decoder(request, segment=0)
         self._ledger = Ledger(request.prompts)
@@ -134,23 +163,14 @@ class Exchange:
         """The event that comes first, once."""
         return Started(stream_id=self.stream_id, model=self.request.model)
 
-    def restore(
-        self,
-        transcript: Transcript,
-        checkpoint: Checkpoint,
-        completion: Completion | None = None,
-    ) -> None:
-        """Stand where another process stood, before `start`.
-
-        Args:
-            transcript: What was delivered; all of it counts as told.
-            checkpoint: Where the exchange stood.
-            completion: The answer, if that was complete.
-        """
+    def restore(self, left: Left) -> None:
+        """Stand where another process stood, before `start`."""
         self._restored = True
-        self.transcript = transcript
-        self.completion = completion
-        self._furthest = transcript.extent
+        self.transcript = left.transcript
+        self.completion = left.completion
+        self.error = left.error
+        checkpoint = left.checkpoint
+        self._furthest = left.transcript.extent
         self.guarantee = Guarantee(checkpoint.guarantee)
         self.attempts = checkpoint.attempts
         self.interruptions = checkpoint.interruptions
@@ -171,8 +191,40 @@ class Exchange:
             cursor=cursor,
         )
 
+    @property
+    def resume_token(self) -> str | None:
+        """What `holystream.resume.token` makes of this stream.
+
+        None where a token cannot hold what it takes: tool calls that were delivered, or
+        several answers.
+        """
+        transcript, request = self.transcript, self.request
+        if request.choices > 1 or transcript.tool_calls or set(transcript.texts) - {0}:
+            return None
+        checkpoint = self.checkpoint()
+        if checkpoint.half_call:
+            # What the decoder knows of half a call is text.
+            checkpoint = msgspec.structs.replace(checkpoint, decoder=b"", cursor=None)
+        text = transcript.text
+        return ResumeToken(
+            stream_id=self.stream_id,
+            provider=self._provider.profile.name,
+            endpoint=self.endpoint,
+            model=request.model,
+            numbers=numbers_of(request.body),
+            deterministic=request.deterministic,
+            request=request_digest(request),
+            length=len(text),
+            text=text_digest(text),
+            resume=self._ways,
+            min_guarantee=self._min_guarantee,
+            checkpoint=checkpoint.encode(),
+        ).encode()
+
     def _take_over(self, now: float) -> list[StreamEvent]:
         """Go on with what another process read, or find that it was all."""
+        if self.error is not None:
+            return []
         if self._decoder.complete(clean_end=False):
             return self._finish(now)
         fault = Fault(FaultKind.LOST, Phase.BODY, "the process that read it is gone")
@@ -461,6 +513,7 @@ class Exchange:
             cause=error,
         )
         interrupted.__cause__ = error
+        interrupted.resume_token = self.resume_token
         self.describe(interrupted)
         return interrupted
 

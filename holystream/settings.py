@@ -77,6 +77,18 @@ class Recording:
         if not _is(self.best_effort, bool):
             raise ConfigurationError("journal_best_effort= takes True or False")
 
+    def changed(self, *, every: int | None, interval: float | None) -> Recording:
+        """Return a recording in which what is not None has changed.
+
+        Raises:
+            ConfigurationError: A value is wrong.
+        """
+        return dataclasses.replace(
+            self,
+            every=self.every if every is None else every,
+            interval=self.interval if interval is None else interval,
+        )
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -88,6 +100,11 @@ class Settings:
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     resume: tuple[ResumeStrategy, ...] = strategies(DEFAULT_STRATEGIES)
     min_guarantee: Guarantee | None = None
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The names of the strategies, as ``resume=`` takes them."""
+        return tuple(dict.fromkeys(way.name for way in self.resume))
 
     def changed(
         self,
@@ -278,6 +295,13 @@ def _builtin(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise wrong("json", f"or holds {kind(value)}", "what JSON can hold")
+
+
+def checked_offset(after: int) -> int:
+    """Return ``after``, if it can be a number of characters."""
+    if not _is(after, int) or isinstance(after, bool) or after < 0:
+        raise InvalidRequest(f"after must be characters, 0 or more, not {after!r}")
+    return after
 
 
 def checked_callback(

@@ -172,6 +172,16 @@ class Stream:
         return self._exchange.ttft
 
     @property
+    def resume_token(self) -> str | None:
+        """What `Client.resume` takes to go on without a journal, with the same text.
+
+        It holds digests, no text, prompt, URL or key. Meaningful once the stream has
+        ended early: every piece that comes makes another one. None where more than one
+        text, or a tool call, was delivered.
+        """
+        return self._exchange.resume_token
+
+    @property
     def request_id(self) -> str | None:
         """The server's id of the last request, else ours."""
         return self._exchange.request_id

@@ -42,6 +42,7 @@ FLOORS = {
     "connector": 5,
     "driver": 5,
     "recorder": 5,
+    "recovery": 4,
     "multiplexer": 5,
     "stream": 6,
     "event_source": 6,

@@ -84,6 +84,27 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     min_guarantee: int | None
     version: int = _VERSION
 
+    @classmethod
+    def of(
+        cls,
+        request: ChatRequest,
+        *,
+        provider: str,
+        resume: tuple[str, ...],
+        min_guarantee: int | None,
+    ) -> Recorded:
+        """Return what a journal keeps of a request."""
+        return cls(
+            provider=provider,
+            path=request.path,
+            body=dict(request.body),
+            model=request.model,
+            choices=request.choices,
+            deterministic=request.deterministic,
+            resume=resume,
+            min_guarantee=min_guarantee,
+        )
+
     @property
     def request(self) -> ChatRequest:
         """The request."""

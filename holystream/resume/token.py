@@ -1,0 +1,142 @@
+"""The resume token: how to go on without a journal, in a text that holds no content.
+
+It carries digests of the request and of the delivered text, the numbers of the request,
+the place where the server could go on and the configured name of the endpoint. It holds
+no URL, no key, no prompt and no text; whoever resumes brings those along.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from holystream.errors import ResumeTokenInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holystream.providers.base import ChatRequest
+
+_PREFIX: Final = "hst1."
+_CHECK_BYTES: Final = 6
+_DIGEST_BYTES: Final = 16
+_LONGEST: Final = 65536
+
+
+class ResumeToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What a token says.
+
+    Attributes:
+        stream_id: The stream's id, which the one that goes on has too.
+        provider: The name of the profile.
+        endpoint: The configured name of the endpoint.
+        model: The model.
+        numbers: What the request says in numbers: temperature and the like.
+        deterministic: The same request gives the same answer.
+        request: The digest of the request.
+        length: Code points of the delivered text.
+        text: The digest of the delivered text.
+        resume: The names of the ways in which the answer may go on.
+        min_guarantee: The least that the answer must be worth, or None.
+        checkpoint: Where the exchange stood.
+    """
+
+    stream_id: str
+    provider: str
+    endpoint: str
+    model: str
+    numbers: dict[str, int | float]
+    deterministic: bool
+    request: bytes
+    length: int
+    text: bytes
+    resume: tuple[str, ...]
+    min_guarantee: int | None
+    checkpoint: bytes
+
+    def encode(self) -> str:
+        """Return the token as a text of letters, digits and ``._-``."""
+        data = msgspec.msgpack.encode(self)
+        body = base64.urlsafe_b64encode(data + _check(data)).rstrip(b"=")
+        return _PREFIX + body.decode()
+
+    @classmethod
+    def decode(cls, token: str) -> ResumeToken:
+        """Return what a token says.
+
+        Raises:
+            ResumeTokenInvalid: It is none, or not whole.
+        """
+        data = _unpacked(token)
+        if data is not None:
+            try:
+                return msgspec.msgpack.decode(data, type=cls)
+            except (ValueError, msgspec.MsgspecError):
+                pass
+        raise ResumeTokenInvalid(
+            "this is not a resume token, or not a whole one: pass stream.resume_token "
+            "as it was"
+        )
+
+    def check(self, request: ChatRequest, partial_text: str) -> None:
+        """Refuse a request or a text that the token was not made for.
+
+        Raises:
+            ResumeTokenInvalid: They do not belong together.
+        """
+        if request_digest(request) != self.request:
+            raise ResumeTokenInvalid(
+                "the token was made for another request: pass the same messages=, and "
+                "the same stop=, tools=, tool_choice=, response_format= and "
+                "extra_body= if the stream had them"
+            )
+        if len(partial_text) != self.length or text_digest(partial_text) != self.text:
+            raise ResumeTokenInvalid(
+                f"the token was made for another text, of {self.length} characters: "
+                f"partial_text= has {len(partial_text)}; take both from the stream "
+                "after its end"
+            )
+
+
+def _unpacked(token: str) -> bytes | None:
+    """Return what is in a token, if it is whole."""
+    if not token.startswith(_PREFIX) or len(token) > _LONGEST:
+        return None
+    body = token.removeprefix(_PREFIX)
+    try:
+        packed = base64.b64decode(
+            body.encode("ascii") + b"=" * (-len(body) % 4),
+            altchars=b"-_",
+            validate=True,
+        )
+    except ValueError:
+        return None
+    data, check = packed[:-_CHECK_BYTES], packed[-_CHECK_BYTES:]
+    return data if check == _check(data) else None
+
+
+def numbers_of(body: Mapping[str, Any]) -> dict[str, int | float]:
+    """Return what a request says in numbers."""
+    return {
+        name: value
+        for name, value in body.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def request_digest(request: ChatRequest) -> bytes:
+    """Return what tells one request from another, without its content."""
+    canonical = msgspec.json.encode([request.path, request.body], order="sorted")
+    return hashlib.blake2b(canonical, digest_size=_DIGEST_BYTES).digest()
+
+
+def text_digest(text: str) -> bytes:
+    """Return what tells one text from another, without its content."""
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _check(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_CHECK_BYTES).digest()
