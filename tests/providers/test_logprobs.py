@@ -29,7 +29,7 @@ from holystream.events import (
     TokenLogprob,
 )
 from holystream.providers.logprobs import read_tokens
-from holystream.resume import ReplaySeam
+from holystream.resume.replay import ReplaySeam
 from holystream.transcript import Transcript
 
 
