@@ -373,7 +373,6 @@ class CircuitBreaker:
             self._begin()
         # Whose holders are the parent's threads: none may vote here.
         self._epoch += 1
-        self._lock = threading.Lock()
         self._probes.clear()
         self._answers = 0
         self._returned.clear()

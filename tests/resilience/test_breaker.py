@@ -350,12 +350,17 @@ class TestHalfOpen:
         assert (now.state, now.failures, now.failed - 5) == (CLOSED, 0, 0)
 
     def test_one_failed_probe_of_many_opens_it(self):
-        breaker, _ = in_state(HALF_OPEN, BreakerPolicy(jitter=0.0, probes=3))
+        breaker, clock = in_state(HALF_OPEN, BreakerPolicy(jitter=0.0, probes=3))
         probes = [breaker.acquire() for _ in range(3)]
         probes[0].answered()
         probes[1].failed(Verdict.SERVER_ERROR)
         probes[2].answered()
         assert (breaker.state, breaker.retry_after) == (OPEN, 120.0)
+        clock.now += 120.0
+        probes = [breaker.acquire() for _ in range(3)]
+        probes[0].answered()
+        probes[1].answered()
+        assert breaker.state is HALF_OPEN
 
     @pytest.mark.parametrize(
         "verdict", [Verdict.CANCELLED, Verdict.THROTTLED, Verdict.FATAL]

@@ -131,6 +131,8 @@ class TestWindow:
         for _ in range(5):
             budget.record_request()
         assert budget.balance == 2.0
+        clock.now += 2.0
+        assert budget.balance == 2.0
 
     def test_over_a_minute_the_rate_is_the_share_and_the_floor(self):
         clock = Clock()

@@ -192,6 +192,15 @@ class TestExploring:
         held[0].first_content(1.0)
         assert router.pick().endpoint.name == held[0].endpoint.name
 
+    def test_among_unknown_ones_the_least_busy_is_picked(self):
+        router, _ = made(at("a"), at("b"))
+        held = [router.pick() for _ in range(4)]
+        for assignment in held:
+            if assignment.endpoint.name == "a":
+                assignment.release()
+        more = [router.pick(), router.pick()]
+        assert names(more) == ["a", "a"]
+
     def test_a_new_one_beside_known_ones_gets_one_stream_until_it_answers(self):
         router, _ = made(at("known"), at("new"))
         known = router.pick(avoid=["new"])
