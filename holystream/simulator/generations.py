@@ -95,10 +95,9 @@ class Generations:
         )
 
     def answering(self, asked: bytes) -> Sequence[Generation]:
-        """Return those that answer, or go on answering, the question; latest first."""
+        """Return those that answer the question, or go on answering it."""
         with self._lock:
-            found = [one for one, known in self._kept if known == asked]
-        return found[::-1]
+            return [one for one, known in self._kept if known == asked]
 
     def _latest_first(self) -> Sequence[Generation]:
         return self.all()[::-1]

@@ -77,6 +77,12 @@ def test_characters_without_spaces_are_tokens_of_their_own(simulate):
     ]
 
 
+def test_white_space_at_the_very_end_goes_astray_too(simulate):
+    sim = simulate(text="the end ")
+    assert said(sim, begun("the end"), prefill="trailing")[0] == " "
+    assert said(sim, begun("the end "), prefill="trailing")[0]
+
+
 def test_deltas_can_be_whole_tokens(sim):
     whole = sim.answer(question()).text
     script = Script(tokens=True, prefill="trailing", times=0)
@@ -186,7 +192,10 @@ def test_a_spelling_that_is_not_understood_is_a_new_turn(sim, spelling, prefill)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_prefill_can_be_passed_over(sim, spelling):
     whole = sim.answer(question()).text
-    assert said(sim, begun(whole[:100], spelling), prefill="ignore")[0] == whole
+    body = begun(whole[:100], spelling, stream_options={"include_usage": True})
+    text, chunks = said(sim, body, prefill="ignore")
+    assert text == whole
+    assert chunks[-1]["usage"] == sim.answer(question()).usage
 
 
 @pytest.mark.parametrize(

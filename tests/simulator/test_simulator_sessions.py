@@ -116,6 +116,13 @@ def test_pings_are_part_of_the_body(sim):
     assert text == sim.body(question(max_tokens=9))
 
 
+def test_a_reader_gets_no_pings_that_are_not_in_it(sim):
+    whole = sim.body(question(max_tokens=5))
+    start(sim, body=question(max_tokens=5))
+    sim.play(Script(pace=0.02, pings=0.001))
+    assert go_on(sim, 7).body == whole[7:]
+
+
 @pytest.mark.parametrize("framing", ["chunked", "close", "length"])
 def test_a_delete_stops_it(sim, framing):
     sim.play(Script(pace=600, framing=framing))
