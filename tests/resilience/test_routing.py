@@ -433,6 +433,15 @@ class TestCircuits:
                 router.pick()
         assert [each.picked for each in router.statistics()] == [0, 0]
 
+    def test_a_refused_pick_does_not_make_an_endpoint_new_again(self):
+        router, _ = made(at("good"), at("bad"))
+        measured(router, good=3.0)
+        router.pick(avoid=["good"]).failed(error(BadRequest))
+        router.breakers["bad"].force_open()
+        assert router.pick(avoid=["good"]).endpoint.name == "good"
+        router.breakers["bad"].reset()
+        assert router.pick().endpoint.name == "good"
+
     def test_five_streams_leave_a_bad_one_and_a_probe_brings_it_back(self):
         router, clock = made(at("bad"), at("good"))
         measured(router, bad=0.1, good=1.0)
@@ -465,6 +474,14 @@ class TestCircuits:
         assert sorted(names(probes)) == ["never", "slow"]
         assert set(names([router.pick() for _ in range(9)])) == {"quick"}
         assert statistics(router)["slow"].breaker.refused == 0
+
+    def test_a_finished_stream_ends_the_row(self):
+        router, _ = made(at("a"))
+        for _ in range(4):
+            router.pick().failed(error(ConnectionLost))
+        router.pick().finished()
+        router.pick().failed(error(ConnectionLost))
+        assert statistics(router)["a"].breaker.failures == 1
 
     def test_one_stream_alone_trips_nothing(self):
         router, _ = made(at("a"))
