@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import math
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from holystream.errors import ConfigurationError
+from holystream.gapless import keep, unlock
 
 if TYPE_CHECKING:
     import random
@@ -204,11 +206,12 @@ class ReadClocks:
 
 
 class CancelToken:
-    """Ends every wait of a stream, from any thread. Thread-safe.
+    """Ends every wait of a stream, from any thread. Thread-safe, without a lock.
 
-    ``cancel()`` happens once and for good; callbacks run in the thread that calls it,
-    outside the lock, and must not block. A signal handler should leave it to a thread:
-    the Event that sleepers wait for has a lock, which the handler's thread may hold.
+    ``cancel()`` happens once and for good; callbacks run in whatever calls it, a signal
+    handler included, so they must not block, nor wait for what its thread may hold. A
+    callback whose ``cancel()`` an exception out of a signal handler cut short may run
+    again with the next.
 
     Attributes:
         cancelled: `cancel` was called.
@@ -216,49 +219,58 @@ class CancelToken:
 
     def __init__(self) -> None:
         self.cancelled = False
-        self._event = threading.Event()
-        # Guards _callbacks: each runs exactly once or is removed. Re-entrant, for a
-        # finaliser or a signal handler may come here in the midst of it.
-        self._lock = threading.RLock()
-        self._callbacks: dict[int, Callable[[], None]] = {}
-        self._next_key = 0
+        # Who takes one out, in one step, is the one to call it or to drop it.
+        self._callbacks: dict[int, Callable[[], object]] = {}
+        self._keys = itertools.count()
 
     def cancel(self) -> None:
         """End every wait that listens to this token."""
-        with self._lock:
-            self.cancelled = True
-            self._event.set()
-            callbacks = list(self._callbacks.values())
-            self._callbacks.clear()
-        for callback in callbacks:
-            callback()
+        self.cancelled = True
+        # Those that come after this look see the flag.
+        for key in list(self._callbacks):
+            self._call(key)
 
     def wait(self, seconds: float) -> bool:
         """Sleep for ``seconds`` or until cancelled; return True if cancelled."""
-        return self._event.wait(min(seconds, threading.TIMEOUT_MAX))
+        # A lock of our own, for an Event has one that our own thread might hold when
+        # its signal handler cancels. It stays locked until somebody wakes us.
+        turn = threading.Lock()
+        turn.acquire()
+        take_back = self.on_cancel(lambda: unlock(turn))
+        try:
+            turn.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+        finally:
+            take_back()
+        return self.cancelled
 
-    def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` on cancellation, at once if it happened already.
 
         Returns:
             A function that takes the callback back; calling it twice is harmless.
         """
-        with self._lock:
-            key = self._next_key
-            self._next_key += 1
-            self._callbacks[key] = callback
+        key = next(self._keys)
+        self._callbacks[key] = callback
         # After it is in place: a cancel either called it or is seen here.
-        if self.cancelled and self._forget(key):
-            callback()
+        if self.cancelled:
+            self._call(key)
 
         def take_back() -> None:
-            self._forget(key)
+            self._callbacks.pop(key, None)
 
         return take_back
 
-    def _forget(self, key: int) -> bool:
-        with self._lock:
-            return self._callbacks.pop(key, None) is not None
+    def _call(self, key: int) -> None:
+        taken: list[Callable[[], object] | None] = []
+        try:
+            keep(taken, self._callbacks.pop, key, None)
+            if taken[0] is not None:
+                taken[0]()
+            taken[0] = None
+        finally:
+            if taken and taken[0] is not None:
+                # It was not called, or not to its end: the next cancel does.
+                self._callbacks[key] = taken[0]
 
 
 class SystemTime:

@@ -351,7 +351,7 @@ class Driver(Generic[Message, Event]):
         if self._connection is not None:
             self._abandoned.append(self._connection)
         if self._permit is not None:
-            self._permit.release_later()
+            self._permit.release()
         if self._exchange.complete:
             return
         warnings.warn(

@@ -120,8 +120,8 @@ class Stream:
         """End the answer for good, from any thread: whoever reads it is told so.
 
         The reading thread's next step raises `StreamCancelled`, at once, whatever it
-        is waiting for. Harmless once the stream has ended. From a signal handler,
-        leave it to a thread: the handler's own may hold a lock that this needs.
+        is waiting for. Harmless once the stream has ended. A signal handler may do it
+        as well: nothing in it waits, whatever its thread was doing.
         """
         self._driver.cancel()
 

@@ -27,6 +27,7 @@ FLOORS = {
     "errors": 0,
     "events": 0,
     "clocks": 0,
+    "gapless": 0,
     "wire": 1,
     "providers": 2,
     "resilience": 2,

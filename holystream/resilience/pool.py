@@ -2,8 +2,8 @@
 
 A `Permit` is granted at once while fewer than ``limit`` are held; otherwise the caller
 waits its turn. The thread that gives a permit back hands it to the next waiter itself,
-while it holds the mutex, and wakes that one thread after letting the mutex go: nobody
-overtakes the queue, and nobody is woken in vain.
+while it holds the mutex, and wakes that one thread: nobody overtakes the queue, and
+nobody is woken in vain.
 
 Invariants, true whenever the mutex is free:
 
@@ -13,9 +13,9 @@ Invariants, true whenever the mutex is free:
 
 Lock order: the mutex is the only lock that is ever waited for. Each waiter sleeps on a
 lock of its own, which is released, never awaited, by whoever wakes it. Nothing that
-belongs to a caller runs under the mutex. A finaliser may run at any allocation, in a
-thread that holds the mutex: finalisers queue what they return, and take the mutex only
-if they find it free.
+belongs to a caller runs under the mutex. A finaliser or a signal handler may run in a
+thread that holds the mutex: what is returned is queued, and the mutex taken only if it
+is free. Whoever has held it takes back what was queued meanwhile, before it leaves.
 
 The four priorities are checked and kept, but served first in, first out for now: until
 the weighted lanes arrive they make no difference.
@@ -24,7 +24,6 @@ the weighted lanes arrive they make no difference.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -41,6 +40,7 @@ from holystream.errors import (
     QueueTimeout,
     StreamCancelled,
 )
+from holystream.gapless import unlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,15 +110,14 @@ class Permit:
     @property
     def held(self) -> bool:
         """Whether it was granted, in this process, and not yet released."""
-        return self.serial in self._pool._held  # noqa: SLF001 - one unit
+        return self._pool._is_held(self.serial)  # noqa: SLF001 - one unit
 
     def release(self) -> None:
-        """Give the permit back; the second time, nothing happens."""
-        self._pool._release(self.serial)  # noqa: SLF001 - one unit
+        """Give the permit back; the second time, nothing happens.
 
-    def release_later(self) -> None:
-        """Give the permit back from a finaliser or a signal handler: never waits."""
-        self._pool._release_later(self.serial)  # noqa: SLF001 - one unit
+        It never waits: a finaliser or a signal handler may do it as well.
+        """
+        self._pool._release(self.serial)  # noqa: SLF001 - one unit
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +136,7 @@ class Permit:
         # reference count does.
         try:
             if self.serial in self._pool._held:  # noqa: SLF001 - one unit
-                self._pool._release_later(self.serial)  # noqa: SLF001 - one unit
+                self._pool._release(self.serial)  # noqa: SLF001 - one unit
         except AttributeError:
             pass  # it struck in __init__: nothing was granted
 
@@ -161,8 +160,7 @@ class _Waiter:
         """End the waiter's sleep. May be called more than once, from any thread."""
         # A grant and a cancellation may both arrive, and the second finds the lock
         # open. That wake-up is not needed: the waiter looks at both in any case.
-        with contextlib.suppress(RuntimeError):
-            self.turn.release()
+        unlock(self.turn)
 
 
 class PrioritySemaphore:
@@ -231,7 +229,7 @@ class PrioritySemaphore:
         self._waiting: collections.OrderedDict[_Waiter, None] = (
             collections.OrderedDict()
         )
-        # Serials that finalisers return. Appending takes no lock.
+        # Serials that were given back and not taken back yet. Appending takes no lock.
         self._returned: collections.deque[int] = collections.deque()
         self._granted = 0
         self._waited = 0
@@ -282,6 +280,7 @@ class PrioritySemaphore:
         full = False
         try:
             with self._mutex:
+                self._take_back()
                 if len(self._held) < self._limit:
                     # Free permits mean that nobody waits, so nobody is overtaken.
                     self._held[serial] = self._clock()
@@ -311,8 +310,9 @@ class PrioritySemaphore:
         """Return what the pool is doing and has done, as of one moment."""
         now = self._clock()
         with self._mutex:
+            self._take_back()
             since = next(iter(self._held.values()), None)
-            return PoolStatistics(
+            found = PoolStatistics(
                 limit=self._limit,
                 in_use=len(self._held),
                 queued=len(self._waiting),
@@ -324,6 +324,9 @@ class PrioritySemaphore:
                 timeouts=self._timeouts,
                 cancels=self._cancels,
             )
+        if self._returned:
+            self._settle()
+        return found
 
     def _wait(
         self, waiter: _Waiter, timeout: float, cancel: CancelToken | None
@@ -355,43 +358,39 @@ class PrioritySemaphore:
         with self._mutex:
             # Granted between the end of our sleep and now. The permit is ours: a
             # little late is better than a timeout and a permit sent around in vain.
-            if waiter.granted:
-                return True
-            self._waiting.pop(waiter, None)
-            self._timeouts += 1
-            return False
-
-    def _release(self, serial: int) -> None:
-        with self._mutex:
-            self._held.pop(serial, None)
-            granted = self._hand_on() if self._waiting else ()
-        for waiter in granted:
-            waiter.wake()
-        # A finaliser that ran while we held the mutex could not take it, and left its
-        # permit for us to see. Looking after unlocking leaves no gap: either it finds
-        # the mutex free, or its holder, who is still to look, finds the permit.
+            if not waiter.granted:
+                self._waiting.pop(waiter, None)
+                self._timeouts += 1
         if self._returned:
             self._settle()
+        return waiter.granted
 
-    def _release_later(self, serial: int) -> None:
+    def _is_held(self, serial: int) -> bool:
+        return serial in self._held and serial not in self._returned
+
+    def _release(self, serial: int) -> None:
         self._returned.append(serial)
         self._settle()
 
     def _settle(self) -> None:
-        """Take back what finalisers returned; never waits for its own thread."""
+        """Take back what was given back; never waits for its own thread."""
         # A mutex that is free is not held by this thread, so that `with` cannot block
         # on ourselves. (`acquire(blocking=False)` would be no safer: an exception out
         # of a signal handler between it and its `try` would leave it locked for good.)
-        # A mutex that is held will be let go by somebody who then looks, as above.
+        # A mutex that is held will be let go by somebody who then looks. Looking after
+        # unlocking leaves no gap: either we find the mutex free, or its holder, who is
+        # still to look, finds the permit.
         while self._returned and not self._mutex.locked():
             with self._mutex:
-                while self._returned:
-                    # In this order: an exception in between loses no permit.
-                    self._held.pop(self._returned[0], None)
-                    self._returned.popleft()
-                granted = self._hand_on()
-            for waiter in granted:
-                waiter.wake()
+                self._take_back()
+
+    def _take_back(self) -> None:
+        """Make free what was given back, and hand it on; with the mutex held."""
+        while self._returned:
+            # In this order: an exception in between loses no permit.
+            self._held.pop(self._returned[0], None)
+            self._returned.popleft()
+        self._hand_on()
 
     def _forget(self, serial: int, waiter: _Waiter | None) -> None:
         if waiter is not None:
@@ -399,13 +398,8 @@ class PrioritySemaphore:
                 self._waiting.pop(waiter, None)
         self._release(serial)
 
-    def _hand_on(self) -> list[_Waiter]:
-        """Grant what is free to those who wait; with the mutex held.
-
-        Returns:
-            Those to wake once the mutex is free.
-        """
-        granted = []
+    def _hand_on(self) -> None:
+        """Grant what is free to those who wait, and wake them; with the mutex held."""
         # One permit, one waiter, as a rule. A loop, because an exception out of a
         # signal handler may once have stopped us between the two.
         while self._waiting and len(self._held) < self._limit:
@@ -415,8 +409,12 @@ class PrioritySemaphore:
             del self._waiting[waiter]
             self._granted += 1
             self._waited += 1
-            granted.append(waiter)
-        return granted
+            # No call of Python's stands between the grant and the waking, where a
+            # signal handler could raise. Whoever wakes up does not need the mutex.
+            try:  # noqa: SIM105 - as said
+                waiter.turn.release()
+            except RuntimeError:
+                pass  # awake already: cancelled in the same moment
 
     def _situation(self, what: str) -> str:
         """Say what happened, who is to blame and what to do."""

@@ -17,6 +17,7 @@ import urllib3.connectionpool
 from holystream.errors import Phase
 from holystream.wire.chunked import BulkHTTPResponse
 from holystream.wire.faults import FaultKind
+from holystream.wire.shelf import Shelf
 from holystream.wire.socketio import connect, resolve
 
 if TYPE_CHECKING:
@@ -109,10 +110,12 @@ class GuardedHTTPSConnection(GuardedHTTPConnection, urllib3.connection.HTTPSConn
 
 class _HTTPPool(urllib3.connectionpool.HTTPConnectionPool):
     ConnectionCls = GuardedHTTPConnection
+    QueueCls = Shelf  # type: ignore[assignment]  # what is called of it, it has
 
 
 class _HTTPSPool(urllib3.connectionpool.HTTPSConnectionPool):
     ConnectionCls = GuardedHTTPSConnection
+    QueueCls = Shelf  # type: ignore[assignment]  # what is called of it, it has
 
 
 class GuardedAdapter(requests.adapters.HTTPAdapter):

@@ -21,6 +21,7 @@ from urllib3.util import wait_for_write
 
 from holystream.clocks import Clock
 from holystream.errors import Phase
+from holystream.gapless import unlock
 from holystream.wire.faults import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -59,14 +60,15 @@ class SocketGuard:
         self.clocks = clocks
         self.now = now
         self._connect_by = 0.0
-        # Guards _stopped, _handle and _waiting. The shutdown that is made under it
-        # never blocks; without the lock it could hit a descriptor number that was
-        # closed and given out again. Re-entrant: a signal handler may stop, too.
+        # Guards _handle. The shutdown and the close that are made under it never block;
+        # without the lock a shutdown could hit a descriptor number that was closed and
+        # given out again. Re-entrant: a signal handler or a finaliser may stop in the
+        # midst of it, and whatever it meets there it may shut down.
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._stopped = False
         self._handle: socket.socket | None = None
-        self._waiting: threading.Event | None = None
+        self._waiting: threading.Lock | None = None
 
         self.begin()
 
@@ -88,10 +90,11 @@ class SocketGuard:
 
     def stop(self) -> None:
         """End the attempt at once, whatever its thread is waiting for."""
+        self._stopped = True
+        waiting = self._waiting
+        if waiting is not None:
+            unlock(waiting)
         with self._lock:
-            self._stopped = True
-            if self._waiting is not None:
-                self._waiting.set()
             # After a fork the connection is still the parent's: a child that drops its
             # copy must not end it.
             if self._handle is not None and os.getpid() == self._pid:
@@ -118,9 +121,10 @@ class SocketGuard:
     def release(self) -> None:
         """Let go of the socket; a later `stop` must not touch it."""
         with self._lock:
-            handle, self._handle = self._handle, None
-        if handle is not None:
-            handle.close()
+            # Forgotten only when it is closed, should a Ctrl-C come between.
+            if self._handle is not None:
+                self._handle.close()
+            self._handle = None
 
     def check(self) -> None:
         """Raise if the attempt was stopped.
@@ -154,21 +158,20 @@ class SocketGuard:
         """Return the fault for ``clock`` having run out."""
         return self.fault(_KIND_OF_CLOCK[clock])
 
-    def wait_for(self, event: threading.Event) -> None:
-        """Wait for ``event``, which another thread sets.
+    def wait_for(self, turn: threading.Lock) -> None:
+        """Wait for the release of a lock, which another thread holds for us.
 
         Raises:
             Fault: A clock ran out, or the attempt was stopped.
         """
-        with self._lock:
-            self._waiting = event
+        self._waiting = turn
         try:
+            # A stop before the lock was in place is seen here.
             seconds, clock = self.next_wait()
-            if not event.wait(seconds):
+            if not turn.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
                 raise self.ran_out(clock)
         finally:
-            with self._lock:
-                self._waiting = None
+            self._waiting = None
         self.check()
 
 
@@ -241,7 +244,9 @@ def resolve(
         return socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
         )
-    done = threading.Event()
+    # Not an Event, whose own lock this thread might hold when its signal handler stops.
+    done = threading.Lock()
+    done.acquire()
     answer: list[Any] = []
 
     def look_up() -> None:
@@ -249,7 +254,7 @@ def resolve(
             answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             answer.append(error)
-        done.set()
+        unlock(done)
 
     threading.Thread(target=look_up, name="holystream-resolver", daemon=True).start()
     guard.wait_for(done)

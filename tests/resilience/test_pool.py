@@ -424,7 +424,7 @@ class TestRaces:
         try:
             with strike, contextlib.suppress(QueueFull, QueueTimeout):
                 if scene == "lost":
-                    holder.release_later()
+                    holder.release()
                 else:
                     timeout = FAR if scene == "in time" else 0
                     pool.acquire(timeout=timeout, cancel=token).release()
@@ -484,7 +484,7 @@ class TestFinalisers:
         pool = PrioritySemaphore(1)
         permit = pool.acquire()
         with pool._mutex:
-            permit.release_later()
+            permit.release()
         assert pool.acquire(timeout=0).held
 
     def test_a_waiter_gets_what_a_finaliser_returns(self):
@@ -502,7 +502,7 @@ class TestFinalisers:
 
         def clock():
             if strikes:
-                strikes.pop().release_later()
+                strikes.pop().release()
             return 0.0
 
         pool = PrioritySemaphore(3, clock=clock)
@@ -520,7 +520,7 @@ class TestFinalisers:
 
         def clock():
             if strikes:
-                strikes.pop().release_later()
+                strikes.pop().release()
             return 0.0
 
         pool = PrioritySemaphore(3, clock=clock)
@@ -529,12 +529,12 @@ class TestFinalisers:
         permit = pool.acquire()
         assert (permit.held, abandoned.held, in_use(pool)) == (True, False, 1)
 
-    def test_returning_later_and_now_counts_once(self):
+    def test_returning_again_counts_once(self):
         pool = PrioritySemaphore(2)
         permit, _other = pool.acquire(), pool.acquire()
         with pool._mutex:
-            permit.release_later()
-            permit.release_later()
+            permit.release()
+            permit.release()
         permit.release()
         assert in_use(pool) == 1
 
@@ -575,7 +575,6 @@ class TestFork:
             mine = pool.acquire(timeout=0)
             for permit in held:  # the parent's, of no effect here
                 permit.release()
-                permit.release_later()
             return fresh and mine.held and in_use(pool) == 1 and pool.acquire(timeout=0)
 
         with pool._mutex:  # as another thread might at that moment
@@ -613,7 +612,7 @@ class TestStatistics:
         limit=st.integers(1, 4),
         steps=st.lists(
             st.tuples(
-                st.sampled_from(["acquire", "release", "later", "lose"]),
+                st.sampled_from(["acquire", "release", "lose"]),
                 st.integers(0, 10),
             ),
             max_size=60,
@@ -631,9 +630,9 @@ class TestStatistics:
                         pool.acquire()
             elif step == "lose" and held:
                 held.pop(which % len(held))
-            elif step in {"release", "later"} and (held or done):
+            elif step == "release" and (held or done):
                 permit = (held + done)[which % len(held + done)]
-                permit.release() if step == "release" else permit.release_later()
+                permit.release()
                 if permit in held:
                     held.remove(permit)
                     done.append(permit)
@@ -669,11 +668,8 @@ def impatient(pool, inside, rng):
         return
     with inside:
         assert permit.held
-    ending = rng.choice(["release", "later", "lose"])
-    if ending == "release":
+    if rng.random() < 0.6:
         permit.release()
-    elif ending == "later":
-        permit.release_later()
 
 
 @pytest.mark.parametrize("limit", [1, 3])
