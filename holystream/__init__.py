@@ -17,7 +17,7 @@ from holystream.client import Client
 from holystream.clocks import CancelToken, Timeouts
 from holystream.decorators.retried import ResumePoint, RetriedStream
 from holystream.decorators.retry_stream import retry_stream
-from holystream.driver import StreamState
+from holystream.driven import StreamState
 from holystream.errors import (
     APIError,
     AuthenticationError,

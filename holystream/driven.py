@@ -1,7 +1,8 @@
-"""What a driver drives: the exchange that decides, and the connection that it reads."""
+"""What a driver drives, the exchange and the connection, and where that stands."""
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -15,6 +16,25 @@ if TYPE_CHECKING:
 Read_co = TypeVar("Read_co", covariant=True)
 Taken_contra = TypeVar("Taken_contra", contravariant=True)
 Told = TypeVar("Told")
+
+
+class StreamState(enum.Enum):
+    """Where a stream stands."""
+
+    IDLE = "idle"
+    """Not opened yet: nothing was sent."""
+    QUEUED = "queued"
+    """Waiting for a permit of the pool."""
+    CONNECTING = "connecting"
+    """Connecting, or waiting for the headers of the answer."""
+    STREAMING = "streaming"
+    """Reading the answer."""
+    WAITING = "waiting"
+    """Waiting to try again."""
+    DONE = "done"
+    """The answer is complete."""
+    CLOSED = "closed"
+    """Ended without a complete answer."""
 
 
 class Closable(Protocol):

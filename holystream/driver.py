@@ -8,12 +8,13 @@ in pieces and by different threads in turn, and let go of from any thread at any
 
 from __future__ import annotations
 
-import enum
 import threading
 import warnings
+from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from holystream.clocks import CancelToken
+from holystream.driven import StreamState
 from holystream.errors import (
     Phase,
     PoolError,
@@ -24,11 +25,11 @@ from holystream.errors import (
     StreamInUse,
 )
 from holystream.events import Failed
+from holystream.gapless import keep
 from holystream.wire.faults import Fault, FaultKind
 from holystream.wire.socketio import SocketGuard
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable
 
     from holystream.clocks import SystemTime
@@ -38,25 +39,6 @@ if TYPE_CHECKING:
 
 _LEAVING = 5.0
 """Seconds in which a thread that was told to leave a stream has left it."""
-
-
-class StreamState(enum.Enum):
-    """Where a stream stands."""
-
-    IDLE = "idle"
-    """Not opened yet: nothing was sent."""
-    QUEUED = "queued"
-    """Waiting for a permit of the pool."""
-    CONNECTING = "connecting"
-    """Connecting, or waiting for the headers of the answer."""
-    STREAMING = "streaming"
-    """Reading the answer."""
-    WAITING = "waiting"
-    """Waiting to try again."""
-    DONE = "done"
-    """The answer is complete."""
-    CLOSED = "closed"
-    """Ended without a complete answer."""
 
 
 Event = TypeVar("Event")
@@ -97,7 +79,8 @@ class Driver(Generic[Message, Event]):
         self._now = time.now
         self._token = CancelToken()
         self._ended_by: type[StreamCancelled | StreamClosed] = StreamClosed
-        # Held by the thread that advances; never waited for.
+        # Held by the thread that advances; waited for only as that thread leaves. Taken
+        # by `keep`, for a Ctrl-C must not come between taking it and knowing that.
         self._reading = threading.Lock()
         self._error: StreamError | None = None
         self._failed_at = 0.0
@@ -105,6 +88,10 @@ class Driver(Generic[Message, Event]):
         self._permit: Permit | None = None
         self._connection: Connection[Message] | None = None
         self._unregister: Callable[[], None] | None = None
+        # A step has begun, and its events are not held yet.
+        self._unheld = False
+        # What was received and not told yet; only what was told is handed over.
+        self._untold: deque[Event] = deque()
         self.hold([])
 
     def hold(self, events: list[Event]) -> None:
@@ -119,58 +106,81 @@ class Driver(Generic[Message, Event]):
             StreamError: The answer will not be completed.
             StreamInUse: Another thread is advancing.
         """
+        tell = self._tell
+        if tell is None:
+            return self._step()
         before = self._error
-        try:
-            more = self._step()
-        except StreamError as error:
-            if self._tell is not None and before is None:
-                self._tell(Failed(error=error))
-            raise
-        if self._tell is not None and more:
-            for event in self._batch:
-                self._tell(event)
-        return more
+        if self._untold:
+            self.hold([])
+        else:
+            try:
+                if not self._step():
+                    return False
+            except StreamError as error:
+                if before is None:
+                    tell(Failed(error=error))
+                raise
+        untold, told = self._untold, self._batch
+        while untold:
+            try:
+                event = untold[0]
+                # One instruction: what an exception leaves is told when reading goes
+                # on, and what was told is handed over.
+                keep(told, untold.popleft)
+            except IndexError:
+                break  # ended meanwhile, from elsewhere
+            tell(event)
+        return True
 
     def _step(self) -> bool:
         """Advance, alone."""
-        # Whoever holds the lock of a stream that is over is about to leave.
-        if not self._reading.acquire(blocking=False) and not (
-            (self._token.cancelled or self._exchange.complete)
-            and self._reading.acquire(timeout=_LEAVING)
-        ):
-            raise StreamInUse(
-                "another thread is reading this stream: one reads, any may cancel"
-            )
-        complete = self._exchange.complete
+        taken: list[bool] = []
+        try:
+            keep(taken, self._reading.acquire, False)
+            # Whoever holds the lock of a stream that is over is about to leave.
+            if True not in taken and (self._token.cancelled or self._exchange.complete):
+                keep(taken, self._reading.acquire, True, _LEAVING)
+            if True not in taken:
+                raise StreamInUse(
+                    "another thread is reading this stream: one reads, any may cancel"
+                )
+            return self._step_alone()
+        finally:
+            # No call before the release: signal handlers run behind calls.
+            if True in taken:
+                self._reading.release()
+            # A close that found us reading left the rest to us.
+            if self._token.cancelled:
+                self._if_idle(self._leave)
+
+    def _step_alone(self) -> bool:
         try:
             events = self._next_events()
             if events is None:
                 return False
             if self._recorder is not None:
                 self._recorder.record(events, self._now())
-            self.hold(events)
+            self._take(events)
             # A cancel either emptied what we hold now or is seen here.
             self._check_cancelled()
         except BaseException as error:
-            self._end(error)
+            # First and without a call, should another Ctrl-C come.
+            self.state = StreamState.CLOSED
             if self._error is None and isinstance(error, StreamError):
                 self._error = error
-            elif self._exchange.complete and not complete:
-                # A Ctrl-C took the last events with it: no reader may end cleanly.
-                self._error = self._exchange.describe(
-                    StreamClosed(
-                        "the read that completed the answer was interrupted; the whole "
-                        "text is in .completion"
-                    )
-                )
+            self._end(error)
             raise
         else:
             return True
-        finally:
-            self._reading.release()
-            # A close that found us reading left the rest to us.
-            if self._token.cancelled:
-                self._let_go_if_idle()
+
+    def _take(self, events: list[Event]) -> None:
+        """Hold what the exchange made of a read, or keep it to be told first."""
+        if self._tell is None:
+            self.hold(events)
+        else:
+            self._untold = deque(events)
+            self.hold([])
+        self._unheld = False
 
     def _check_cancelled(self) -> None:
         if self._token.cancelled and not self._exchange.complete:
@@ -180,12 +190,22 @@ class Driver(Generic[Message, Event]):
         """Return what the next step brings, maybe nothing; None at the end."""
         exchange = self._exchange
         if self._error is not None:
-            raise self._error
+            # Without the frames of the last time, or they would add up.
+            raise self._error.with_traceback(None)
+        if exchange.complete and self._unheld:
+            # A Ctrl-C took the last events with it: no reader may end cleanly.
+            raise exchange.describe(
+                StreamClosed(
+                    "the read that completed the answer was interrupted; the whole "
+                    "text is in .completion"
+                )
+            )
         if self.state is StreamState.DONE:
             return None
         if exchange.complete:
             self._drain()
             return None
+        self._unheld = True
         if self._token.cancelled or self.state is StreamState.CLOSED:
             raise self._ended()
         if self.state is StreamState.IDLE:
@@ -278,16 +298,20 @@ class Driver(Generic[Message, Event]):
 
     def _let_go(self) -> None:
         """Give back the connection and the permit."""
-        connection, self._connection = self._connection, None
-        permit, self._permit = self._permit, None
-        unregister, self._unregister = self._unregister, None
-        self._guard = None
-        if unregister is not None:
-            unregister()
-        if connection is not None:
-            connection.close()
-        if permit is not None:
-            permit.release()
+        # Each is forgotten when it is done: should a Ctrl-C come between, the next
+        # close does the rest.
+        if self._unregister is not None:
+            self._unregister()
+            self._unregister = None
+        try:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            self._guard = None
+        finally:
+            if self._permit is not None:
+                self._permit.release()
+                self._permit = None
 
     def cancel(self) -> None:
         """End the answer for good: reading on raises `StreamCancelled`."""
@@ -297,29 +321,34 @@ class Driver(Generic[Message, Event]):
 
     def close(self) -> None:
         """Let go: reading on raises `StreamClosed`, unless the answer is complete."""
-        if self._exchange.complete and self._reading.acquire(blocking=False):
-            try:
-                self._drain()
-            finally:
-                self._reading.release()
+        if self._exchange.complete:
+            self._if_idle(self._drain)
         self._stop()
 
     def _stop(self) -> None:
         self._token.cancel()
         # In this order: a batch that holds a completion is held after it was made.
+        untold = self._untold
         batch = self._batch
         if not self._exchange.complete:
             # What the reader has not taken yet it shall not get, and it will be told.
             # After a completion it must get it all: its loop will end cleanly.
+            untold.clear()
             batch.clear()
-        self._let_go_if_idle()
+        self._if_idle(self._leave)
 
-    def _let_go_if_idle(self) -> None:
-        """Let go, unless a thread is reading: then that thread does, as it leaves."""
-        if self._reading.acquire(blocking=False):
-            try:
-                self._end(self._ended() if self._token.cancelled else None)
-            finally:
+    def _leave(self) -> None:
+        self._end(self._ended() if self._token.cancelled else None)
+
+    def _if_idle(self, work: Callable[[], None]) -> None:
+        """Do this, unless a thread is reading: then that thread does, as it leaves."""
+        taken: list[bool] = []
+        try:
+            keep(taken, self._reading.acquire, False)
+            if True in taken:
+                work()
+        finally:
+            if True in taken:
                 self._reading.release()
 
     def interrupt(self) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from holystream.driver import Driver, StreamState
+    from holystream.driven import StreamState
+    from holystream.driver import Driver
     from holystream.feed import Feed, Notice
     from holystream.wire.http import HttpConnection, HttpTransport
     from holystream.wire.request import HttpRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from holystream.driver import StreamState
+from holystream.driven import StreamState
 from holystream.errors import RestartRequired
 from holystream.events import Guarantee, Rewound, TextDelta
 

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from strikes import moments
+from strikes import interrupt, moments
 
 from holystream import (
     Client,
@@ -20,6 +20,7 @@ from holystream import (
     QueueTimeout,
     RetryPolicy,
     StreamCancelled,
+    StreamError,
     StreamState,
 )
 from holystream.clocks import CancelToken
@@ -67,6 +68,42 @@ def played(script):
 def read(stream, pieces):
     for event in stream:
         pieces.append(str(event))
+
+
+class TestCtrlC:
+    """It is an exception at any moment: the stream can be closed, and holds nothing."""
+
+    @pytest.mark.parametrize("scene", ["read", "fail", "close", "close at the end"])
+    def test_it_leaves_nothing_behind(self, asking, scene):
+        expected = None
+        for strike in moments(OURS):
+            script = "cut_before_headers=rst" if scene == "fail" else ""
+            stream = asking.stream("hello", temperature=0, extra_headers=played(script))
+            pieces = []
+            if scene == "close":
+                stream.open()
+            elif scene == "close at the end":
+                while stream.completion is None:
+                    pieces.append(str(next(stream)))
+            # Kept, for it holds the frames: nothing may hang on their collection.
+            struck = None
+            try:
+                with contextlib.suppress(StreamError), strike.by(interrupt):
+                    stream.close() if "close" in scene else read(stream, pieces)
+            except KeyboardInterrupt as error:
+                struck = error
+            assert (struck is not None) == strike.struck
+            assert not stream._driver._reading.locked()
+            with contextlib.suppress(StreamError):
+                read(stream, pieces)
+                expected = expected or "".join(pieces)
+                assert "".join(pieces) == expected, "a clean end, and text is missing"
+            stream.close()
+            assert stream.state in (StreamState.CLOSED, StreamState.DONE)
+            assert asking.pool.statistics().in_use == 0
+            assert stream._driver._connection is None
+            with contextlib.suppress(StreamError):
+                read(stream, pieces)
 
 
 class TestAHandlerThatCancels:

@@ -676,3 +676,69 @@ def test_an_interrupt_that_takes_the_last_events_leaves_no_clean_end(
             stream.until_done()
     assert stream.completion.text == stream.partial_text
     assert client.pool.statistics().in_use == 0
+
+
+class TestACallbackThatRaises:
+    """Each event is told once and before it is handed over, whatever happens."""
+
+    @pytest.mark.parametrize("together", [False, True])
+    def test_what_follows_is_told_when_reading_goes_on(
+        self, simulator, client, together
+    ):
+        """At each event in turn; most of them come in one batch."""
+        for place in itertools.count():
+            told, taken = [], []
+
+            def tell(event, told=told, place=place):
+                told.append(event)
+                if len(told) == place + 1:
+                    raise ZeroDivisionError
+
+            stream = client.stream("Hello", temperature=0, on_event=tell)
+            raised = 0
+            while True:
+                try:
+                    if together:
+                        stream.open()
+                    for event in stream:
+                        taken.append(event)
+                        assert event in told
+                    break
+                except ZeroDivisionError:
+                    raised += 1
+            assert told == taken
+            text = answer(simulator, temperature=0).text
+            assert "".join(map(str, taken)) == text
+            assert isinstance(taken[-1], Finished)
+            if not raised:
+                break
+        assert place == len(taken) > 10
+
+    def test_after_a_cancel_nothing_is_told_or_handed_over(self, client):
+        told = []
+
+        def tell(event):
+            told.append(event)
+            if isinstance(event, TextDelta):
+                stream.cancel()
+                raise ZeroDivisionError
+
+        stream = client.stream("Hello", on_event=tell)
+        with pytest.raises(ZeroDivisionError):
+            stream.until_done()
+        for _ in range(2):
+            with pytest.raises((StreamCancelled, StopIteration)):
+                next(stream)
+        texts = [event for event in told if isinstance(event, TextDelta)]
+        assert len(texts) == 1 or stream.completion
+
+
+def test_an_error_that_is_raised_again_does_not_grow(simulator, client):
+    simulator.play(Script(error_event_at=0, error_event="insufficient_quota"))
+    stream = client.stream("Hello")
+    depths = []
+    for _ in range(4):
+        with pytest.raises(QuotaExceeded) as caught:
+            stream.until_done()
+        depths.append(len(caught.traceback))
+    assert depths[1] == depths[2] == depths[3]

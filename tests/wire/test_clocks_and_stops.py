@@ -47,7 +47,7 @@ from holystream import (
     TokenIdleTimeout,
 )
 from holystream.clocks import Clock, Deadline, ReadClocks
-from holystream.driver import StreamState
+from holystream.driven import StreamState
 from holystream.errors import Phase
 from holystream.events import Finished
 from holystream.exchange import Exchange
