@@ -13,6 +13,7 @@ it raises `Malformed`, whose message never holds content.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -168,6 +169,10 @@ def read_identity(data: bytes) -> str | None:
     try:
         return _read_identified(data).id or None
     except UNREADABLE:
+        # Half of a character, bytes that are no text: it has a name all the same.
+        with contextlib.suppress(Malformed):
+            chunk = read_leniently(data)
+            return chunk.id if chunk is not None else None
         return None
 
 

@@ -28,6 +28,7 @@ from holystream.events import (
     UsageReport,
 )
 from holystream.providers.base import ChatRequest
+from holystream.providers.chunks import read_identity
 from holystream.providers.openai_chat import OpenAIChat
 from holystream.wire.faults import FaultKind
 from holystream.wire.sse import ServerSentEvent
@@ -406,3 +407,21 @@ def test_a_summary_does_not_repeat_a_tool_call():
     )
     assert calls(events) == [("1", "f", {})]
     assert len(events) == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"id":"a","choices":[{"delta":{"content":"x"}}]}',
+        rb'{"id":"a","choices":[{"delta":{"content":"\ud83d"}}]}',
+        b'{"id":"a","choices":[{"delta":{"content":"\xff"}}]}',
+        b'{"id":"a","choices":[],"x":NaN}',
+    ],
+)
+def test_a_chunk_names_its_answer_whatever_else_it_holds(data):
+    assert read_identity(data) == "a"
+
+
+@pytest.mark.parametrize("data", [b"[DONE]", b"{", b"{}", b'{"id":4}', b'{"id":null}'])
+def test_what_has_no_name_names_none(data):
+    assert read_identity(data) is None
