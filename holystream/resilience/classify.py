@@ -195,6 +195,14 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
             "Raise max_line_bytes or max_event_bytes if such events are expected.",
         )
     ),
+    FaultKind.CODING: _always(
+        Row(
+            Verdict.FATAL,
+            ProtocolError,
+            "the body is compressed in a way that is not read here",
+            "None was asked for; gzip or deflate is read, once.",
+        )
+    ),
     FaultKind.ENCODING: _always(
         Row(Verdict.FATAL, ProtocolError, "the compressed body is corrupt")
     ),

@@ -44,6 +44,7 @@ class FaultKind(enum.Enum):
     NOT_EVENT_STREAM = "the answer is not an event stream"
     REDIRECT = "the server redirected elsewhere"
     TOO_LARGE = "a line or an event exceeds its limit"
+    CODING = "the body is compressed in a way that is not read here"
     ENCODING = "the compressed body is corrupt"
     MALFORMED = "an event does not parse"
     ERROR_EVENT = "the server reported an error inside the stream"

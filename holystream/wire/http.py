@@ -12,11 +12,9 @@ import functools
 import http.cookiejar
 import itertools
 import os
-import re
 import uuid
 import weakref
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 import requests
 import requests.auth
@@ -26,13 +24,20 @@ from holystream.wire.chunked import READ_BYTES
 from holystream.wire.connection import GuardedAdapter, current_guard
 from holystream.wire.faults import (
     LIBRARY_ERRORS,
-    Answer,
     Fault,
     FaultKind,
     fault_of,
 )
 from holystream.wire.observing import watched
-from holystream.wire.request import is_loopback, origin, place
+from holystream.wire.refused import (
+    is_event_stream,
+    is_legible,
+    lower,
+    redirect_target,
+    refused,
+    server_request_id,
+)
+from holystream.wire.request import is_loopback, origin
 from holystream.wire.sse import EventParser, LineSafeRaw
 
 if TYPE_CHECKING:
@@ -42,10 +47,6 @@ if TYPE_CHECKING:
     from holystream.wire.socketio import SocketGuard
     from holystream.wire.sse import ServerSentEvent
 
-ERROR_BODY_BYTES = 65536
-"""How much of an error body is read."""
-ERROR_BODY_SECONDS = 5.0
-"""How long to wait for an error body, in all."""
 DRAIN_SECONDS = 0.25
 """How long a complete answer is read on, so that its connection can be re-used."""
 DRAIN_BYTES = 65536
@@ -56,8 +57,6 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 """The longest line, and the largest event, of a stream."""
 
 _OK = 200
-_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-_MIME_TYPE = re.compile(r"[^\s/;\"]+/[^\s/;\"]+")
 _PERMANENT_REDIRECTS = (301, 308)
 
 
@@ -79,7 +78,7 @@ class HttpConnection:
         moved_to: str | None = None,
     ) -> None:
         self.moved_to = moved_to
-        self.headers = _lower(response.headers)
+        self.headers = lower(response.headers)
         self.request_id = server_request_id(self.headers) or request_id
         self._guard = guard
         self._response = response
@@ -229,16 +228,16 @@ class HttpTransport:
                 {**request.headers, **request.secrets},
             )
             status = response.status_code
-            target = _redirect_target(request.url, response)
+            target = redirect_target(request.url, response)
             if target and (onward := request.redirected(request, status, target)):
                 response.close()
                 request = onward
                 permanent = permanent and status in _PERMANENT_REDIRECTS
                 moved_to = target if permanent else moved_to
                 continue
-            if status == _OK and _is_event_stream(response):
+            if status == _OK and is_event_stream(response) and is_legible(response):
                 return HttpConnection(response, guard, request_id, moved_to=moved_to)
-            raise self._refused(response, request.url, guard)
+            raise refused(response, request.url, guard)
         raise guard.fault(
             FaultKind.REDIRECT, f"more than {MAX_REDIRECTS} redirects in a row"
         )
@@ -286,40 +285,6 @@ class HttpTransport:
         # Said by our connections already, but not by a mocked one.
         guard.phase = Phase.HEADERS
         return response
-
-    def _refused(
-        self, response: requests.Response, url: str, guard: SocketGuard
-    ) -> Fault:
-        """Read why ``response`` is no event stream, and let go of it."""
-        guard.clocks.drain(ERROR_BODY_SECONDS)
-        body = b""
-        with (
-            contextlib.closing(response),
-            contextlib.suppress(Fault, *LIBRARY_ERRORS),
-        ):
-            while len(body) < ERROR_BODY_BYTES and (
-                data := response.raw.read1(READ_BYTES, decode_content=True)
-            ):
-                body += data
-        guard.release()
-        guard.check()
-        headers = _lower(response.headers)
-        answer = Answer(
-            status=response.status_code, headers=headers, body=body[:ERROR_BODY_BYTES]
-        )
-        if 300 <= response.status_code < 400:  # noqa: PLR2004 - HTTP's redirects
-            kind = FaultKind.REDIRECT
-            target = _redirect_target(url, response)
-            detail = f"{response.status_code} to {place(target) or 'no URL'}"
-        elif response.status_code < 300:  # noqa: PLR2004 - HTTP's successes
-            kind = FaultKind.NOT_EVENT_STREAM
-            detail = (
-                f"{response.status_code} with "
-                f"Content-Type {headers.get('content-type', '(none)')}"
-            )
-        else:
-            kind, detail = FaultKind.STATUS, str(response.status_code)
-        return Fault(kind, guard.phase, detail, reused=guard.reused, answer=answer)
 
     def _environment(self, session: requests.Session, url: str) -> dict[str, Any]:
         place = origin(url)
@@ -383,35 +348,3 @@ class _Secrets(requests.auth.AuthBase):
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         r.headers.update(self._headers)
         return r
-
-
-def _redirect_target(url: str, response: requests.Response) -> str:
-    """Return the URL that a redirect names; empty if it is none."""
-    # Nothing, joined to the URL, would be the URL itself.
-    if not (location := response.headers.get("location", "")):
-        return ""
-    try:
-        target = urljoin(url, location)
-        origin(target)
-    except ValueError:
-        return ""
-    return target
-
-
-def server_request_id(headers: Mapping[str, str]) -> str | None:
-    """Return the server's id of a request, under the names that are in use."""
-    said = headers.get("x-request-id") or headers.get("request-id") or ""
-    return said if _REQUEST_ID.fullmatch(said) else None
-
-
-def _is_event_stream(response: requests.Response) -> bool:
-    said = response.headers.get("content-type", "")
-    # Of several types the last one counts; a part of a parameter is none.
-    kinds = [part.partition(";")[0].strip().lower() for part in said.split(",")]
-    kind = next(filter(_MIME_TYPE.fullmatch, reversed(kinds)), kinds[-1])
-    # Some servers send no type at all; what claims to be something else is not ours.
-    return kind in ("text/event-stream", "")
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}

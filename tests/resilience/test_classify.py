@@ -99,6 +99,7 @@ TABLE = [
     (FaultKind.NOT_EVENT_STREAM, NotAnEventStream, (FATAL,) * 4),
     (FaultKind.REDIRECT, UnexpectedRedirect, (FATAL,) * 4),
     (FaultKind.TOO_LARGE, LimitExceeded, (FATAL,) * 4),
+    (FaultKind.CODING, ProtocolError, (FATAL,) * 4),
     (FaultKind.ENCODING, ProtocolError, (FATAL,) * 4),
     (FaultKind.MALFORMED, MalformedEvent, (INTERRUPTED,) * 4),
     (FaultKind.ERROR_EVENT, ServerError, (INTERRUPTED,) * 4),

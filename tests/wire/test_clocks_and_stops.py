@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import json
 import random
@@ -52,7 +53,13 @@ from holystream.errors import Phase
 from holystream.events import Finished
 from holystream.exchange import Exchange
 from holystream.simulator import Script, Simulator
-from holystream.wire import http as wire_http, socketio
+from holystream.testing.sleepless import SleeplessClock
+from holystream.wire import (
+    http as wire_http,
+    observing as wire_observing,
+    refused,
+    socketio,
+)
 from holystream.wire.connection import GuardedHTTPConnection, current_guard
 from holystream.wire.faults import Fault, FaultKind
 from holystream.wire.socketio import GuardedSocketIO, SocketGuard
@@ -306,7 +313,7 @@ class TestTheDeadlineEndsEverything:
         with client_for(sim.base_url, retry=RetryPolicy()) as client:
             began = time.monotonic()
             assert isinstance(outcome(client, deadline=SHORT), Overloaded)
-            assert time.monotonic() - began < wire_http.ERROR_BODY_SECONDS
+            assert time.monotonic() - began < refused.ERROR_BODY_SECONDS
 
     def test_a_handshake(self):
         with Peer(wait_for_end) as peer:
@@ -340,6 +347,60 @@ class TestTheDeadlineEndsEverything:
             began = time.monotonic()
             outcome(client, deadline=SHORT)
             assert time.monotonic() - began < SOON
+
+    def test_what_inflates_for_long_within_one_read(self):
+        """By a clock that goes on by a second whenever it is asked: how often counts.
+
+        The body is some 40 kB, and its 40 MB of comments are 600 blocks.
+        """
+        body = gzip.compress(b": ping\n\n" * 5_000_000)
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            f"Content-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+
+        def serve(sock):
+            read_request(sock)
+            sock.sendall(head.encode() + body)
+            wait_for_end(sock)
+
+        inflated = []
+        observed = wire_observing.observer.set(Inflated(inflated))
+        try:
+            with Peer(serve) as peer, Asked(), client_for(peer.url) as client:
+                assert isinstance(outcome(client, deadline=60.0), DeadlineExceeded)
+        finally:
+            wire_observing.observer.reset(observed)
+        assert 0 < len(inflated) < 100
+
+
+class Asked(SleeplessClock):
+    """Goes on by a second whenever it is asked, and by itself not at all."""
+
+    seconds = 0.0
+
+    def now(self):
+        self.seconds += 1.0
+        return self.seconds
+
+
+class Inflated:
+    """Observes the sizes of what one request brings, block by block."""
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def sending(self, *_):
+        return self
+
+    def answered(self, *_):
+        pass
+
+    def received(self, data):
+        self.sizes.append(len(data))
+
+    def ended(self, _):
+        pass
 
 
 class TestClocksRunOnlyInReads:
@@ -540,7 +601,7 @@ def sending_tls(request):
 
 
 def error_body(request):
-    request.getfixturevalue("monkeypatch").setattr(wire_http, "ERROR_BODY_SECONDS", 30)
+    request.getfixturevalue("monkeypatch").setattr(refused, "ERROR_BODY_SECONDS", 30)
     sent = threading.Event()
 
     def half(sock):

@@ -45,7 +45,7 @@ from holystream import (
     Verdict,
 )
 from holystream.simulator import Script, Simulator
-from holystream.wire import http as wire_http
+from holystream.wire import http as wire_http, refused
 
 TEXT = "The sky is blue because of Rayleigh scattering."
 PROMPT = "Why is the sky of this planet blue, and not violet?"
@@ -605,8 +605,8 @@ class TestWhatIsNoEventStream:
         assert sent
 
     def test_an_error_body_is_waited_for_5_seconds(self, monkeypatch):
-        assert wire_http.ERROR_BODY_SECONDS == 5.0
-        monkeypatch.setattr(wire_http, "ERROR_BODY_SECONDS", 0.2)
+        assert refused.ERROR_BODY_SECONDS == 5.0
+        monkeypatch.setattr(refused, "ERROR_BODY_SECONDS", 0.2)
 
         def serve(sock):
             read_request(sock)
@@ -645,6 +645,38 @@ class TestWhatIsNoEventStream:
         )
         with Peer(once(response)) as peer:
             assert type(outcome(f"{peer.url}/v1")) is ProtocolError
+
+    @pytest.mark.parametrize(
+        "coding", ["gzip, gzip", "gzip,gzip", "br", "zstd", "deflate, identity", "no"]
+    )
+    @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
+    def test_a_coding_that_is_not_read_is_not_inflated(self, coding, status):
+        """Twice compressed, a thousandth of a thousandth of it came over the wire."""
+        body = gzip.compress(gzip.compress(EVENTS + b": " + b" " * 10**6))
+        response = answer(
+            body,
+            "Content-Type: text/event-stream",
+            f"Content-Encoding: {coding}",
+            status=status,
+        )
+        with Peer(always(response)) as peer:
+            error = outcome(f"{peer.url}/v1", retry=RetryPolicy())
+            assert peer.accepted == 1
+        if status == "200 OK":
+            assert type(error) is ProtocolError
+            assert error.verdict is Verdict.FATAL
+            assert f"Content-Encoding {coding}" in str(error)
+        else:
+            assert type(error) is BadRequest
+
+    @pytest.mark.parametrize("coding", ["", "identity", "GZIP", "x-gzip"])
+    def test_the_ones_that_are_read(self, coding):
+        body = gzip.compress(EVENTS) if "gzip" in coding.lower() else EVENTS
+        response = answer(
+            body, "Content-Type: text/event-stream", f"Content-Encoding: {coding}"
+        )
+        with Peer(once(response)) as peer:
+            assert ask(f"{peer.url}/v1")
 
 
 def _set(script):
