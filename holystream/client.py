@@ -6,25 +6,20 @@ import collections
 import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from holystream.building import Builder
 from holystream.clocks import SystemTime, Timeouts
-from holystream.connector import Connector
-from holystream.driver import Driver
 from holystream.errors import ConfigurationError
-from holystream.event_source import EventSource, FeedConnector
-from holystream.exchange import Exchange
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
-from holystream.journal import Journal, open_journal
+from holystream.journal import open_journal
 from holystream.providers.chat_request import chat_request
 from holystream.providers.registry import (
     COMPATIBLE,
     DEFAULT,
     provider as find_provider,
 )
-from holystream.recorder import Recorder
-from holystream.recovery import Recovered, from_journal, from_token
+from holystream.recovery import from_journal, from_token
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
-from holystream.resume.checkpoint import Recorded
 from holystream.resume.token import ResumeToken
 from holystream.settings import (
     OUR_HEADERS,
@@ -44,7 +39,6 @@ from holystream.settings import (
     checked_verify,
     endpoint_of,
 )
-from holystream.stream import Stream
 from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest, as_a_browser, origin
 
@@ -53,12 +47,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from holystream.driven import Closable
+    from holystream.event_source import EventSource
     from holystream.events import Failed, Guarantee, StreamEvent
-    from holystream.providers.base import ChatRequest
+    from holystream.journal import Journal
     from holystream.providers.profile import Profile
     from holystream.resilience.pool import Priority
     from holystream.resilience.retry import RetryPolicy
+    from holystream.stream import Stream
 
 DEFAULT_PERMITS = 50
 """Connections that one client holds at once, unless ``pool=`` says otherwise."""
@@ -146,7 +141,15 @@ class Client:
         self._endpoint = endpoint_of(
             self._provider.profile, key, base_url, allow_http=allow_http
         )
-        self._settings = Settings().changed(
+        self._settings = Settings(
+            journal=None if journal is None else open_journal(journal),
+            recording=Recording(
+                every=checkpoint_every,
+                interval=checkpoint_interval,
+                ttl=journal_ttl,
+                best_effort=journal_best_effort,
+            ),
+        ).changed(
             model=model,
             timeout=timeout,
             deadline=deadline,
@@ -154,23 +157,21 @@ class Client:
             resume=resume,
             min_guarantee=min_guarantee,
         )
-        self._journal = None if journal is None else open_journal(journal)
-        self._recording = Recording(
-            every=checkpoint_every,
-            interval=checkpoint_interval,
-            ttl=journal_ttl,
-            best_effort=journal_best_effort,
-        )
         self.pool = (
             PrioritySemaphore(DEFAULT_PERMITS) if pool is None else checked_pool(pool)
         )
-        self._transport = HttpTransport(
-            connections=self.pool.limit,
-            user_agent=_user_agent(),
-            verify=checked_verify(verify),
+        self._builder = Builder(
+            provider=self._provider,
+            endpoint=self._endpoint,
+            pool=self.pool,
+            transport=HttpTransport(
+                connections=self.pool.limit,
+                user_agent=_user_agent(),
+                verify=checked_verify(verify),
+            ),
+            time=self._time,
+            abandoned=collections.deque(),
         )
-        # Connections of streams that were dropped unread; closed by the next stream.
-        self._abandoned: collections.deque[Closable] = collections.deque()
 
     def stream(
         self,
@@ -242,7 +243,7 @@ class Client:
             ConfigurationError: One of those that a client has too is wrong.
             JournalError: The journal cannot be opened.
         """
-        self._close_abandoned()
+        self._builder.close_abandoned()
         settings = self._settings.changed(
             model=model,
             timeout=timeout,
@@ -250,7 +251,7 @@ class Client:
             retry=retry,
             resume=resume,
             min_guarantee=min_guarantee,
-        )
+        ).recorded(journal, checkpoint_every, checkpoint_interval)
         request = chat_request(
             prompt,
             profile=self._provider.profile,
@@ -267,17 +268,13 @@ class Client:
             extra_body=extra_body,
             deterministic=deterministic,
         )
-        return self._stream(
+        return self._builder.stream(
             request,
             settings,
             stream_id=checked_stream_id(stream_id),
             headers=checked_headers(extra_headers, "extra_headers"),
             priority=checked_priority(priority),
             tell=checked_callback(on_event),
-            journal=self._journal if journal is None else open_journal(journal),
-            recording=self._recording.changed(
-                every=checkpoint_every, interval=checkpoint_interval
-            ),
         )
 
     def resume(
@@ -350,7 +347,7 @@ class Client:
             ConfigurationError: One of those that a client has too is wrong, or the
                 stream was begun with another provider.
         """
-        self._close_abandoned()
+        self._builder.close_abandoned()
         settings = self._settings.changed(
             model=None,
             timeout=timeout,
@@ -358,14 +355,11 @@ class Client:
             retry=retry,
             resume=resume,
             min_guarantee=min_guarantee,
-        )
+        ).recorded(journal, checkpoint_every, checkpoint_interval)
         headers = checked_headers(extra_headers, "extra_headers")
-        recording = self._recording.changed(
-            every=checkpoint_every, interval=checkpoint_interval
-        )
         checked_priority(priority)
         tell = checked_callback(on_event)
-        kept = self._journal if journal is None else open_journal(journal)
+        kept = settings.journal
         if messages is None:
             if kept is None:
                 raise ConfigurationError(
@@ -392,7 +386,7 @@ class Client:
             )
         try:
             self._check_provider(found.provider)
-            return self._stream(
+            return self._builder.stream(
                 found.request,
                 settings.changed(
                     model=None,
@@ -408,8 +402,6 @@ class Client:
                 headers=headers,
                 priority=priority,
                 tell=tell,
-                journal=kept,
-                recording=recording,
                 recovered=found,
             )
         except BaseException:
@@ -424,78 +416,6 @@ class Client:
                 f"the stream was begun with provider={name!r}, and this client has "
                 f"{own!r}: resume it with a client for that one"
             )
-
-    def _stream(
-        self,
-        request: ChatRequest,
-        settings: Settings,
-        *,
-        stream_id: str,
-        headers: Mapping[str, str],
-        priority: Priority,
-        tell: Callable[..., object] | None,
-        journal: Journal | None,
-        recording: Recording,
-        recovered: Recovered | None = None,
-    ) -> Stream:
-        """Wire up a stream of the answer to ``request``."""
-        key = self._endpoint.key
-        exchange = Exchange(
-            request,
-            self._provider,
-            stream_id=stream_id,
-            endpoint=self._endpoint.name,
-            timeouts=settings.timeouts,
-            deadline=settings.deadline,
-            retry=settings.retry,
-            resume=settings.resume,
-            min_guarantee=settings.min_guarantee,
-            secrets=(*((key.reveal(),) if key else ()), *headers.values()),
-            rng=self._time.rng,
-        )
-        connect = Connector(
-            self._transport,
-            self._endpoint,
-            secrets=self._key_headers(),
-            headers=headers,
-            exchange=exchange,
-        )
-        driver = Driver(
-            exchange,
-            connect=connect,
-            pool=self.pool,
-            priority=priority,
-            queue_timeout=settings.timeouts.queue,
-            abandoned=self._abandoned,
-            time=self._time,
-            tell=tell,
-            recorder=self._recorder(exchange, settings, journal, recording, recovered),
-        )
-        if recovered is not None:
-            exchange.restore(recovered)
-            driver.hold([exchange.started, *recovered.events])
-        return Stream(exchange, driver)
-
-    def _recorder(
-        self,
-        exchange: Exchange,
-        settings: Settings,
-        journal: Journal | None,
-        recording: Recording,
-        recovered: Recovered | None,
-    ) -> Recorder | None:
-        claim = None if recovered is None else recovered.claim
-        if journal is None or (recovered is not None and claim is None):
-            return None
-        recorded = Recorded.of(
-            exchange.request,
-            provider=self._provider.profile.name,
-            resume=settings.ways,
-            min_guarantee=settings.min_guarantee,
-        )
-        return Recorder(
-            journal, recording, exchange, request=recorded.encode(), claim=claim
-        )
 
     def event_source(
         self,
@@ -531,14 +451,14 @@ class Client:
             InvalidRequest: An argument is wrong.
             ConfigurationError: The timeout or the policy is wrong.
         """
-        self._close_abandoned()
+        self._builder.close_abandoned()
         place = checked_url(url)
         body = checked_body(json)
         key = self._endpoint.key
         at_home = key is not None and origin(place) == origin(self._endpoint.base_url)
         # The caller's own headers may hold keys too: none follows to another origin.
         secrets = {
-            **(self._key_headers() if at_home else {}),
+            **(self._builder.key_headers() if at_home else {}),
             **checked_headers(
                 headers,
                 "headers",
@@ -562,17 +482,8 @@ class Client:
             secrets=secrets,
             redirected=as_a_browser,
         )
-        return EventSource(
-            feed,
-            Driver(
-                feed,
-                connect=FeedConnector(self._transport, request, body, feed),
-                pool=self.pool,
-                priority="normal",
-                queue_timeout=self._settings.timeouts.queue,
-                abandoned=self._abandoned,
-                time=self._time,
-            ),
+        return self._builder.event_source(
+            feed, request, body, queue_timeout=self._settings.timeouts.queue
         )
 
     def with_options(
@@ -606,16 +517,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections that are idle; streams that are open go on."""
-        self._close_abandoned()
-        self._transport.close()
-
-    def _close_abandoned(self) -> None:
-        while self._abandoned:
-            self._abandoned.popleft().close()
-
-    def _key_headers(self) -> dict[str, str]:
-        key = self._endpoint.key
-        return self._provider.profile.key_headers(key.reveal()) if key else {}
+        self._builder.close_abandoned()
+        self._builder.transport.close()
 
     def __enter__(self) -> Self:
         return self

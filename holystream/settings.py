@@ -16,6 +16,7 @@ import msgspec
 from holystream.clocks import Timeouts, check_seconds
 from holystream.errors import ConfigurationError, InvalidAPIKey, InvalidRequest
 from holystream.events import Guarantee
+from holystream.journal import Journal, open_journal
 from holystream.providers.jsonvalues import kind, plain, wrong
 from holystream.resilience.endpoints import (
     APIKey,
@@ -100,6 +101,8 @@ class Settings:
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     resume: tuple[ResumeStrategy, ...] = strategies(DEFAULT_STRATEGIES)
     min_guarantee: Guarantee | None = None
+    journal: Journal | None = None
+    recording: Recording = dataclasses.field(default_factory=Recording)
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -121,7 +124,8 @@ class Settings:
         Raises:
             ConfigurationError: A value is wrong.
         """
-        return Settings(
+        return dataclasses.replace(
+            self,
             model=self.model if model is None else model,
             timeouts=self.timeouts if timeout is None else Timeouts.of(timeout),
             deadline=self.deadline if deadline is None else _deadline(deadline),
@@ -132,6 +136,24 @@ class Settings:
                 if min_guarantee is None
                 else _guarantee(min_guarantee)
             ),
+        )
+
+    def recorded(
+        self,
+        journal: str | os.PathLike[str] | Journal | None,
+        every: int | None,
+        interval: float | None,
+    ) -> Settings:
+        """Return settings in which how a stream is recorded has changed.
+
+        Raises:
+            ConfigurationError: A value is wrong.
+            JournalError: The journal cannot be opened.
+        """
+        return dataclasses.replace(
+            self,
+            journal=self.journal if journal is None else open_journal(journal),
+            recording=self.recording.changed(every=every, interval=interval),
         )
 
 
