@@ -17,11 +17,13 @@ import urllib3.connectionpool
 from holystream.errors import Phase
 from holystream.wire.chunked import BulkHTTPResponse
 from holystream.wire.faults import FaultKind
+from holystream.wire.request import place
 from holystream.wire.shelf import Shelf
 from holystream.wire.socketio import connect, resolve
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from urllib3.poolmanager import PoolManager, ProxyManager
 
@@ -69,6 +71,10 @@ class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
             guard.phase = Phase.SENT
             guard.adopt(self.sock)
         super().request(*args, **kwargs)
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        """Write the request line, with the query that urllib3 was not told."""
+        super().putrequest(method, current_guard.get().target or url, *args, **kwargs)
 
     def send(self, data: Any) -> None:
         """Send bytes, waiting for a full buffer no longer than the guard allows."""
@@ -125,6 +131,17 @@ class GuardedAdapter(requests.adapters.HTTPAdapter):
         """Make the pools for direct connections."""
         super().init_poolmanager(*args, **kwargs)
         _guard_pools(self.poolmanager)
+
+    def request_url(
+        self, request: requests.PreparedRequest, proxies: Mapping[str, str] | None
+    ) -> str:
+        """Return what urllib3 is to know of the URL: it logs it, and says it in errors.
+
+        A key may be in the query, which only our connection is told.
+        """
+        target = super().request_url(request, proxies)
+        current_guard.get().target = target
+        return place(target)
 
     def close(self) -> None:
         """Close the connections that are idle."""

@@ -51,6 +51,7 @@ class SocketGuard:
         clocks: How long the reading thread may still wait.
         phase: How far the attempt got.
         reused: The connection had served a request before.
+        target: What the request line names, once that is known.
         reading_since: When the read began, or its last recv ended.
     """
 
@@ -77,6 +78,7 @@ class SocketGuard:
         self.resume()
         self.phase = Phase.CONNECT
         self.reused = False
+        self.target = ""
         self._connect_by = self.now() + self.clocks.connect
 
     def resume(self) -> None:

@@ -14,6 +14,7 @@ import traceback
 import warnings
 
 import pytest
+import requests
 from loopback import (
     PATIENT,
     Peer,
@@ -391,6 +392,72 @@ class TestNothingIsWritten:
                 with pytest.raises(holystream.InvalidRequest) as caught:
                     asking.stream(bad)
                 check_error(caught.value)
+
+
+QUERY = f"?token={KEY}&a[b]=%C3%BCber%20%zz&c=d/e?f;g"
+
+
+class TestAQueryIsNotShown:
+    """A key may be in the URL of an event source: only the server is told."""
+
+    def answering(self, lines, tail=b""):
+        """Return what notes the request line and sends one event."""
+
+        def serve(sock):
+            lines.append(read_request(sock).split(b"\r\n")[0])
+            sock.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                + tail
+                + b"Connection: close\r\n\r\ndata: 1\n\n"
+            )
+
+        return serve
+
+    @pytest.mark.parametrize("tail", [b"", b"Bad Header\r\n", b": none\r\n"])
+    def test_in_a_log(self, log, tail):
+        lines = []
+        with (
+            Peer(self.answering(lines, tail)) as peer,
+            client(peer.url) as asking,
+            asking.event_source(f"{peer.url}/feed{QUERY}") as source,
+        ):
+            assert next(source).data == "1"
+            logged = log.getvalue()
+            # What requests itself sends for this URL.
+            requests.get(f"{peer.url}/feed{QUERY}", timeout=10)
+        assert "/feed" in logged
+        check_clean("the log", logged)
+        assert lines[0] == lines[1]
+        assert KEY.encode() in lines[0]
+
+    def test_in_an_error(self, log):
+        """urllib3 puts the URL into the error of a handshake that failed."""
+
+        def refuse(sock):
+            sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        with Peer(refuse) as peer:
+            for scheme in ("https", "http"):
+                url = f"{scheme}://127.0.0.1:{peer.port}/feed{QUERY}"
+                with client(peer.url) as asking:
+                    source = asking.event_source(url, retry=FAST)
+                    with pytest.raises(StreamError) as caught, source:
+                        next(source)
+                    check_error(caught.value)
+        check_clean("the log", log.getvalue())
+
+    def test_by_way_of_a_proxy(self, log, monkeypatch):
+        lines = []
+        with Peer(self.answering(lines)) as peer:
+            monkeypatch.setenv("http_proxy", peer.url)
+            url = f"http://feeds.test/feed{QUERY}"
+            with client(peer.url) as asking, asking.event_source(url) as source:
+                assert next(source).data == "1"
+            check_clean("the log", log.getvalue())
+            requests.get(url, timeout=10)
+        assert lines[0] == lines[1]
+        assert lines[0].startswith(b"GET http://feeds.test/feed?token=")
 
 
 class TestTheKeyStaysHome:
