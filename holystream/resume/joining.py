@@ -238,8 +238,11 @@ class Joining:
             half_call=self.half_call,
         )
         too_weak: ResumeStrategy | None = None
-        for strategy in self._strategies:
-            if not (transcript.delivered or strategy.keeps):
+        # A server that seems to have kept nothing is asked for it when there is no
+        # other way: it may as well be one whose connections broke at once.
+        doubted = self._empty_answers >= _EMPTY_ANSWERS
+        for strategy in sorted(self._strategies, key=lambda way: doubted and way.keeps):
+            if not transcript.delivered and (doubted or not strategy.keeps):
                 continue
             continuation = strategy.join(trail)
             if continuation is None:
@@ -283,9 +286,8 @@ class Joining:
         if fault.kind in _NO_STREAM:
             return True
         if way.keeps and fault.kind is FaultKind.ENDED and not self._received:
-            # A connection that was cut at once looks the same: not the first time.
+            # A connection that was cut before anything new looks the same.
             self._empty_answers += 1
-            return self._empty_answers >= _EMPTY_ANSWERS
         return False
 
     def _cursor(self) -> Cursor | None:
