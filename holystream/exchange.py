@@ -443,6 +443,7 @@ class Exchange:
         return (
             self._failure is None
             and fault.kind is not FaultKind.STOPPED
+            and self._joining.whole
             and self._decoder.complete(clean_end=fault.kind is FaultKind.ENDED)
         )
 

@@ -115,13 +115,15 @@ class Player:
         profile=None,
         seed=None,
         deterministic=None,
+        prompt=PROMPT,
+        **asked,
     ):
         self.now = 1000.0
         self.reader = Reader()
         self.log = []
         dialect = dataclasses.replace(PROFILES["holysheep"], **(profile or {}))
         request = chat_request(
-            PROMPT,
+            prompt,
             profile=dialect,
             model="m",
             n=n,
@@ -129,6 +131,7 @@ class Player:
             seed=seed,
             tools=tools,
             deterministic=deterministic,
+            **asked,
         )
         self.exchange = Exchange(
             request,

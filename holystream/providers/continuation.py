@@ -54,6 +54,11 @@ def behind(request: ChatRequest, cursor: Cursor) -> ChatRequest:
             method="GET",
             path=f"{STREAM_PATH}?{query}",
             body={},
+            headers={
+                name: value
+                for name, value in request.headers.items()
+                if name != CONVERSATION_HEADER
+            },
             conversation=cursor.conversation,
         )
     return dataclasses.replace(request, last_event_id=cursor.last_event_id)

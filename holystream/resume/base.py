@@ -29,6 +29,8 @@ class Trail:
         transcript: What has been delivered.
         decoder: What read the last connection; None where another process did.
         cursor: Where the server could go on; None where it could not.
+        asked: The request that the last connection answered; None where that was
+            another process's.
         half_call: A tool call had begun behind what was delivered.
     """
 
@@ -37,6 +39,7 @@ class Trail:
     transcript: Transcript
     decoder: Decoder | None = None
     cursor: Cursor | None = None
+    asked: ChatRequest | None = None
     half_call: bool = False
 
     @property
@@ -64,12 +67,9 @@ class Gate(Protocol):
         """
         ...
 
-    def finish(self) -> None:
-        """Take the end of the connection.
-
-        Raises:
-            SeamMismatch: Messages are missing, or nothing was proven.
-        """
+    @property
+    def whole(self) -> bool:
+        """Whether something was proven, and nothing is missing between what came."""
         ...
 
     def resumed(self, offset: int) -> Resumed:

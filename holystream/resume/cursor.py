@@ -45,7 +45,7 @@ class CursorJoin:
             else IdGate(cursor, identity)
         )
         return Continuation(
-            request=trail.provider.behind(trail.request, cursor),
+            request=trail.provider.behind(trail.asked or trail.request, cursor),
             gate=gate,
             decoder=decoder,
         )
@@ -69,8 +69,10 @@ class ByteGate:
         self.proven = True
         return list(messages)
 
-    def finish(self) -> None:
-        """Take the end of the connection: nothing is held back."""
+    @property
+    def whole(self) -> bool:
+        """Whether anything came: nothing is held back."""
+        return self.proven
 
     def resumed(self, offset: int) -> Resumed:
         """Return the event that says how the answer went on."""
@@ -82,10 +84,13 @@ class IdGate:
 
     Until the answer is proven to be the same nothing passes. Then each number passes
     once and in turn; what had come before is passed over, what comes too early waits.
+    A message without a number belongs behind the one before it, as long as nothing that
+    came again makes that doubtful: whether it is new could only be guessed then.
 
     Attributes:
         proven: It is the same answer.
-        passed_over: The id of the last message that was not new; empty if none was.
+        passed_over: The id of the last message of a batch that was not new; empty if
+            none was.
     """
 
     def __init__(
@@ -94,21 +99,25 @@ class IdGate:
         self._cursor = cursor
         self._identity = identity
         self._behind = list(cursor.behind)
-        # The number that comes next, where messages are numbered.
         place = numbered(cursor.last_event_id) if cursor.consecutive else None
-        self._prefix, last = place or ("", 0)
-        self._next = last + 1 if place is not None else None
-        self._early: dict[int, ServerSentEvent] = {}
-        # Messages without a number of their own, behind one that is missing.
-        self._unplaced: list[ServerSentEvent] = []
+        # The number that came last before the cut, and the one that comes next, where
+        # messages are numbered.
+        self._prefix, self._last = place or ("", 0)
+        self._next = self._last + 1 if place is not None else None
+        # By their numbers, each with those behind it that have none.
+        self._early: dict[int, list[ServerSentEvent]] = {}
+        # Where a message without a number belongs, and what came there so far; None
+        # where that would have to be guessed.
+        self._at = self._last
+        self._there: set[bytes] | None = set()
         self._id_before = ""
-        self._raw_before = b""
         self._named = False
         self.proven = False
         self.passed_over = ""
 
     def admit(self, messages: Sequence[ServerSentEvent]) -> list[ServerSentEvent]:
         """Return what of these messages is new, in order."""
+        self.passed_over = ""
         admitted: list[ServerSentEvent] = []
         for message in messages:
             name = self._identity(message)
@@ -116,42 +125,43 @@ class IdGate:
             self._named = self._named or name is not None
             own = message.id != self._id_before
             if self._next is not None:
-                self._by_number(message, self._next, admitted, own=own)
+                if own and message.id:
+                    self._by_number(message, self._next, admitted)
+                else:
+                    self._by_place(message, self._next, admitted)
             elif self.proven:
                 admitted.append(message)
             else:
                 self._by_digest(message, own=own)
-            self._id_before, self._raw_before = message.id, message.raw
+            self._id_before = message.id
         return admitted
 
-    def finish(self) -> None:
-        """Take the end of the connection: no message may be missing."""
-        if self._early:
-            raise SeamMismatch("messages between those that came are missing")
+    @property
+    def whole(self) -> bool:
+        """Whether something was proven, and nothing is missing between what came."""
+        return self.proven and not self._early
 
     def resumed(self, offset: int) -> Resumed:
         """Return the event that says how the answer went on."""
         return _resumed(offset)
 
     def _by_number(
-        self,
-        message: ServerSentEvent,
-        expected: int,
-        admitted: list[ServerSentEvent],
-        *,
-        own: bool,
+        self, message: ServerSentEvent, expected: int, admitted: list[ServerSentEvent]
     ) -> None:
-        if not own or not message.id:
-            self._take_unnumbered(message, admitted)
-            return
         place = numbered(message.id)
         if place is None or place[0] != self._prefix:
             raise SeamMismatch("its messages are numbered in another way")
         number = place[1]
-        if number < expected:
+        again = number < expected or number in self._early
+        first = number == self._last and self._at == self._last and not self._there
+        self._at = number
+        self._there = {message.raw} if first or not again else None
+        if number <= self._last:
             self._pass_over(message)
+        elif again:
+            return
         elif number > expected:
-            self._early.setdefault(number, message)
+            self._early[number] = [message]
             if len(self._early) > _HELD:
                 raise SeamMismatch("messages between those that came are missing")
         else:
@@ -160,26 +170,27 @@ class IdGate:
             self._next = expected + 1
             self._take_early(admitted)
 
-    def _take_unnumbered(
-        self, message: ServerSentEvent, admitted: list[ServerSentEvent]
+    def _by_place(
+        self, message: ServerSentEvent, expected: int, admitted: list[ServerSentEvent]
     ) -> None:
-        """Take a message without an id: its place is behind the one before it."""
-        if message.id and message.raw == self._raw_before:
-            # The same message twice: a message with an id of its own, sent again.
-            return
-        if not self._early:
+        """Take a message without a number of its own, where its place is certain."""
+        there = self._there
+        if there is None or message.raw in there:
+            # The same once more, or another one that says the same.
+            raise SeamMismatch("nothing says where a message belongs")
+        there.add(message.raw)
+        if self._at == expected - 1:
             self._prove(message)
             admitted.append(message)
+        elif self._at in self._early:
+            self._early[self._at].append(message)
         else:
-            self._unplaced.append(message)
+            raise SeamMismatch("a message came behind the ones that follow it")
 
     def _take_early(self, admitted: list[ServerSentEvent]) -> None:
         while self._next in self._early:
-            admitted.append(self._early.pop(self._next))
+            admitted += self._early.pop(self._next)
             self._next += 1
-        if not self._early:
-            admitted += self._unplaced
-            self._unplaced.clear()
 
     def _pass_over(self, message: ServerSentEvent) -> None:
         if message.id == self._cursor.last_event_id and (

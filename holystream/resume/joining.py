@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from holystream.events import Guarantee
 from holystream.resume.base import Continuation, SeamMismatch, Trail
 from holystream.resume.tracker import CursorTracker
 from holystream.wire.faults import Fault, FaultKind
@@ -16,7 +17,7 @@ from holystream.wire.faults import Fault, FaultKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from holystream.events import Guarantee, StreamEvent
+    from holystream.events import StreamEvent
     from holystream.providers.base import ChatRequest, Cursor, Decoder, Provider
     from holystream.resume.base import Gate, ResumeStrategy, Seam
     from holystream.resume.checkpoint import Checkpoint
@@ -27,7 +28,7 @@ _NOT_SO: Final = frozenset({400, 404, 405, 409, 410, 415, 422, 501})
 """Statuses that mean: not in this way."""
 _NO_STREAM: Final = frozenset({FaultKind.NOT_EVENT_STREAM, FaultKind.REDIRECT})
 _EMPTY_ANSWERS: Final = 2
-"""Answers without an event, after which a server is taken to have kept nothing."""
+"""Answers without anything new, after which a server is taken to have kept nothing."""
 
 
 class Joining:
@@ -55,8 +56,14 @@ class Joining:
         self.continuation: Continuation | None = Continuation(request=request)
         self.segment = 0
         self._decoder: Decoder | None = None
+        # What the generation that the decoder reads was asked with.
+        self._asked = request
         self._seam: Seam | None = None
+        # The way that has this seam; a cursor goes on behind the seam of another way.
+        self._seam_of: ResumeStrategy | None = None
         self._gate: Gate | None = None
+        # The way that a mismatch has ruled out.
+        self._refuted: ResumeStrategy | None = None
         # Nothing has to be told of how the present attempt joined on.
         self._announced = True
         self._tracker = CursorTracker()
@@ -83,9 +90,11 @@ class Joining:
             self._tracker.reconnected()
         else:
             self._seam = way.seam
+            self._seam_of = self.strategy
             request = self._provider.conversing(request, f"{self._name}.{number}")
             self._decoder = self._provider.decoder(self._request, segment=self.segment)
             self._tracker = CursorTracker(request.conversation)
+            self._asked = request
         return request, self._decoder
 
     def connected(self, taken: Callable[[], int | None]) -> None:
@@ -99,10 +108,17 @@ class Joining:
         Raises:
             SeamMismatch: They do not belong to the answer.
         """
-        self._received = self._received or bool(batch)
         if self._gate is None:
+            self._received = self._received or bool(batch)
             return batch
-        admitted = self._gate.admit(batch)
+        try:
+            admitted = self._gate.admit(batch)
+        except SeamMismatch:
+            self._refuted = self.strategy
+            raise
+        if admitted:
+            self._received = True
+            self._empty_answers = 0
         if self._gate.passed_over:
             self._tracker.passed_over(self._gate.passed_over)
         return admitted
@@ -112,7 +128,7 @@ class Joining:
         if self._tracker.keeps_bytes:
             taken = self._taken() if self._taken is not None else None
             self._tracker.reached(None if taken is None else self._before + taken)
-        elif batch and (batch[-1].id or self._gate is not None):
+        elif batch and (batch[-1].id or self._tracker.keeps_ids):
             self._tracker.note(batch[: decoder.taken])
 
     @property
@@ -134,10 +150,10 @@ class Joining:
             SeamMismatch: They do not belong to the answer.
         """
         joined = self._announce(transcript)
-        if self._seam is None or not self._seam.open:
+        seam = self._seam
+        if seam is None or not seam.open:
             return [*joined, *events]
-        self._check_model()
-        return [*joined, *self._seam.join(events)]
+        return [*joined, *self._through(seam, lambda: seam.join(events))]
 
     def placed(self, length: int) -> None:
         """Tell the decoder of a text that goes on how long it is by now."""
@@ -148,14 +164,37 @@ class Joining:
         """Take the end of the answer; return what it adds.
 
         Raises:
-            SeamMismatch: The answer that ended is another one, or has gaps.
+            SeamMismatch: The answer that ended is another one.
         """
-        if self._gate is not None:
-            self._gate.finish()
         joined = self._announce(transcript)
-        if self._seam is not None and self._seam.open:
+        seam = self._seam
+        if seam is not None and seam.open:
+            joined += self._through(seam, seam.finish)
+        return joined
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing between the messages that came."""
+        return self._gate is None or self._gate.whole
+
+    def _through(
+        self, seam: Seam, join: Callable[[], list[StreamEvent]]
+    ) -> list[StreamEvent]:
+        """Pass the seam, if the model is the one that wrote what was delivered."""
+        try:
             self._check_model()
-            joined += self._seam.finish()
+            joined = join()
+        except SeamMismatch:
+            self._refuted = self._seam_of
+            # Of this generation nothing will be delivered, on any connection.
+            self._tracker = CursorTracker()
+            raise
+        way = self._seam_of
+        if way is not None and not (seam.open or way.extends):
+            # All that stands was written, or written again, on this connection.
+            self._model = None
+            if way.guarantee is Guarantee.RESTARTED:
+                self._half_call = False
         return joined
 
     def interpret(self, fault: Fault) -> Fault:
@@ -167,7 +206,9 @@ class Joining:
         if way is None:
             return fault
         if fault.kind is FaultKind.SEAM_MISMATCH:
-            self._strategies = tuple(each for each in self._strategies if each != way)
+            self._strategies = tuple(
+                each for each in self._strategies if each is not self._refuted
+            )
         elif self._is_refused(way, fault):
             self._strategies = tuple(
                 each for each in self._strategies if each.name != way.name
@@ -226,7 +267,8 @@ class Joining:
         ``continuation`` is None then, as it is where there is no way at all.
         """
         decoder = self._decoder
-        if decoder is not None and transcript.delivered:
+        open_seam = self._seam is not None and self._seam.open
+        if decoder is not None and transcript.delivered and not open_seam:
             self._model = self._model or decoder.model
             self._half_call = self._half_call or decoder.half_call
         trail = Trail(
@@ -235,6 +277,7 @@ class Joining:
             transcript=transcript,
             decoder=decoder,
             cursor=self._cursor(),
+            asked=self._asked,
             half_call=self.half_call,
         )
         too_weak: ResumeStrategy | None = None
@@ -272,7 +315,7 @@ class Joining:
 
     def _check_model(self) -> None:
         """Refuse to let one model go on with what another one wrote."""
-        way, decoder = self.strategy, self._decoder
+        way, decoder = self._seam_of, self._decoder
         if way is None or not way.extends or decoder is None:
             return
         if self._model and decoder.model and decoder.model != self._model:

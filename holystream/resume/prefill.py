@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _LAST_WORD: Final = re.compile(r"\s+\S+\s*\Z")
 _FAR_BACK: Final = 64
 """A last word longer than this is no word: the text is written without spaces."""
+_BROKEN: Final = "\ufffd"
 _SURE_ECHO: Final = 32
 """Characters of the prefix that no answer repeats by chance."""
 _CONSTRAINTS: Final = (
@@ -32,6 +33,10 @@ _CONSTRAINTS: Final = (
     "guided_regex",
     "guided_choice",
     "guided_grammar",
+    "guided_decoding",
+    "structural_tag",
+    "regex",
+    "ebnf",
     "structured_outputs",
     "json_schema",
     "grammar",
@@ -66,9 +71,14 @@ class Prefilled:
     extends = True
 
     def join(self, trail: Trail) -> Continuation | None:
-        """Go on behind all that was delivered, but for white space at its end."""
+        """Go on behind all that was delivered, but for white space at its end.
+
+        Nor behind what the server itself could not decode: no model goes on from that.
+        """
         text = trail.transcript.text
         prefix = text.rstrip()
+        while prefix.endswith(_BROKEN):
+            prefix = prefix.rstrip(_BROKEN).rstrip()
         return _prefilled(trail, prefix, text[len(prefix) :], self.guarantee)
 
 
@@ -152,42 +162,75 @@ class PrefixRule:
     ) -> None:
         self._begun = begun
         self._tail = tail
+        self._echoes = echoes
         self._must_repeat = must_repeat
-        self._may_echo = bool(begun) and (
-            echoes or (len(begun) >= _SURE_ECHO and not _is_periodic(begun))
-        )
 
     def skip(self, new: str, *, ended: bool) -> int | None:
         """Return how much of the new text is echo and tail."""
-        begun = self._begun
-        if self._may_echo:
-            if not ended and len(new) < len(begun) and begun.startswith(new):
-                return None
-            if new.startswith(begun):
-                try:
-                    rest = self._skip_tail(new[len(begun) :], ended=ended)
-                except SeamMismatch:
-                    # No echo after all: an answer that repeats itself.
-                    return self._skip_tail(new, ended=ended)
-                return None if rest is None else len(begun) + rest
-        return self._skip_tail(new, ended=ended)
-
-    def _skip_tail(self, new: str, *, ended: bool) -> int | None:
-        tail = self._tail
-        if new.startswith(tail):
-            return len(tail)
-        if not ended and tail.startswith(new):
-            return None
         if self._must_repeat:
-            raise SeamMismatch("the model did not write the last word again")
+            return self._skip_proven(new, ended=ended)
+        begun = self._begun
+        if self._may_echo(new):
+            if new.startswith(begun):
+                rest = self._skip_blank(new[len(begun) :], ended=ended)
+                return None if rest is None else len(begun) + rest
+            if begun.startswith(new):
+                if not ended:
+                    return None
+                if len(new) >= _SURE_ECHO:
+                    raise SeamMismatch("it ends before what was sent came back")
+        return self._skip_blank(new, ended=ended)
+
+    def _skip_proven(self, new: str, *, ended: bool) -> int | None:
+        """Find the tail, behind an echo or not, but not where it may be either."""
+        plain, echoed = self._tail, self._begun + self._tail
+        if not ended and (
+            _is_beginning(new, of=plain)
+            or (_is_beginning(new, of=echoed) and new.startswith(plain))
+        ):
+            return None
+        found = {len(start) for start in (plain, echoed) if new.startswith(start)}
+        if len(found) == 1:
+            return found.pop()
+        if not ended and _is_beginning(new, of=echoed):
+            return None
+        if found:
+            raise SeamMismatch("the text repeats itself: it may join in two places")
+        raise SeamMismatch("the model did not write the last word again")
+
+    def _may_echo(self, new: str) -> bool:
+        """Whether what begins as the prefix does is the prefix, as far as it goes."""
+        begun = self._begun
+        if not begun or self._echoes:
+            return bool(begun)
+        if len(begun) < _SURE_ECHO or not new.startswith(begun[: len(new)]):
+            return False
+        return len(new) < _SURE_ECHO or not _is_periodic(begun)
+
+    def _skip_blank(self, new: str, *, ended: bool) -> int | None:
+        """Skip the white space that was delivered, as much of it as comes again."""
+        tail = self._tail
+        if not ended and _is_beginning(new, of=tail):
+            return None
         same = 0
         while same < len(new) and same < len(tail) and new[same] == tail[same]:
             same += 1
         return same
 
 
+def _is_beginning(new: str, *, of: str) -> bool:
+    """Whether a text is there in part, so that the rest of it may follow."""
+    return len(new) < len(of) and of.startswith(new)
+
+
 def _is_periodic(text: str) -> bool:
     """Whether a text is made of one part, repeated, so that more of it may follow."""
-    return any(
-        text.startswith(text[period:]) for period in range(1, len(text) // 2 + 1)
-    )
+    # The longest beginning of each part of the text that is its end as well.
+    borders = [0] * len(text)
+    size = 0
+    for place in range(1, len(text)):
+        while size and text[place] != text[size]:
+            size = borders[size - 1]
+        size += text[place] == text[size]
+        borders[place] = size
+    return 2 * size >= len(text) > 0

@@ -9,6 +9,7 @@ the answer is worse than a visible repetition.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from unicodedata import category
 
 from holystream.events import Guarantee
 from holystream.resume.base import Continuation, SeamMismatch
@@ -24,8 +25,6 @@ _ANCHOR: Final = 24
 """The shortest repetition that is taken for one."""
 _ANEW: Final = 32
 """An answer that begins with this much of the delivered one was begun anew."""
-_TOLD: Final = 8
-"""Shorter texts do not tell whether they were begun anew."""
 _ASKED: Final = 60
 """Tokens of the turn that asks, about."""
 
@@ -64,7 +63,7 @@ class OverlapRule:
     def __init__(self, text: str) -> None:
         self._tail = text[-_WINDOW:]
         self._is_whole = len(text) <= _WINDOW
-        self._head = text[:_ANEW] if len(text) >= _TOLD else ""
+        self._head = text[:_ANEW]
 
     def skip(self, new: str, *, ended: bool) -> int | None:
         """Return how many characters at the start of ``new`` repeat the tail.
@@ -73,11 +72,11 @@ class OverlapRule:
             SeamMismatch: The model did not go on, it began anew.
         """
         tail, head = self._tail, self._head
-        if head and new.startswith(head) and not self._repeats_all(new, ended=ended):
+        if new.startswith(head) and not self._repeats_all(new, ended=ended):
             raise SeamMismatch("the model began its answer anew")
         sizes = range(1, len(tail) + 1)
         if not ended:
-            anew = bool(head) and head.startswith(new)
+            anew = head.startswith(new)
             longer = any(
                 size > len(new) and tail[-size:].startswith(new) for size in sizes
             )
@@ -106,7 +105,8 @@ class OverlapRule:
 
 def _covers_a_word(new: str, size: int) -> bool:
     """Whether a word begins or ends within what is repeated, or at its end."""
-    if any(char.isspace() for char in new[:size]):
+    # A letter without case may be of a script without spaces: each is a word there.
+    if any(char.isspace() or category(char) == "Lo" for char in new[:size]):
         return True
     return size == len(new) or not (new[size - 1].isalnum() and new[size].isalnum())
 

@@ -56,6 +56,7 @@ class CursorTracker:
         "_numbered",
         "_offset",
         "_seen",
+        "_too_many",
     )
 
     def __init__(self, conversation: str = "") -> None:
@@ -65,6 +66,7 @@ class CursorTracker:
         self._behind: list[ServerSentEvent | bytes] = []
         self._numbered = True
         self._lost = False
+        self._too_many = False
         # The last id that this connection gave: a later message may have inherited it.
         self._seen = ""
         self._offset = 0
@@ -101,12 +103,14 @@ class CursorTracker:
                 self._id = message.id
                 self._last = message
                 self._behind.clear()
+                self._too_many = False
             elif self._id:
                 self._numbered = False
-                self._behind.append(message)
-                self._lost = len(self._behind) > _REMEMBERED
-            if self._lost:
-                self._behind.clear()
+                self._too_many = self._too_many or len(self._behind) >= _REMEMBERED
+                if self._too_many:
+                    self._behind.clear()
+                else:
+                    self._behind.append(message)
 
     def reached(self, offset: int | None) -> None:
         """Note how many bytes of the body were taken; None: it cannot be known."""
@@ -121,13 +125,18 @@ class CursorTracker:
         return self._offset
 
     @property
+    def keeps_ids(self) -> bool:
+        """Whether a message had an id."""
+        return bool(self._id)
+
+    @property
     def keeps_bytes(self) -> bool:
         """Whether the server counts bytes."""
         return bool(self._conversation)
 
     def cursor(self, response_id: str | None) -> Cursor | None:
         """Return where to go on; None where the server gave no place or no name."""
-        if self._lost:
+        if self._lost or self._too_many:
             return None
         if self._conversation:
             return Cursor(
