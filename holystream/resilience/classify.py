@@ -133,6 +133,15 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
         "the TLS connection failed",
         "If it fails every time, check that base_url names an https port.",
     ),
+    FaultKind.NOT_TLS: _always(
+        Row(
+            Verdict.FATAL,
+            ConnectionFailed,
+            "the server does not speak TLS on this port",
+            "If it speaks plain HTTP, write http:// instead of https://; else name its "
+            "https port.",
+        )
+    ),
     FaultKind.LOST: _split(ConnectionLost, "the connection broke"),
     FaultKind.GARBAGE: _split(
         ProtocolError,

@@ -32,6 +32,7 @@ class FaultKind(enum.Enum):
     PROXY = "the proxy refused"
     CERTIFICATE = "the server's certificate is not trusted"
     TLS = "the TLS handshake failed"
+    NOT_TLS = "what answered the TLS handshake is not TLS"
     LOST = "the connection broke"
     GARBAGE = "the answer is not HTTP"
     ENDED = "the stream ended without evidence of completion"
@@ -148,6 +149,8 @@ _WHILE_CONNECTING: tuple[tuple[_Types, FaultKind], ...] = (
     (TimeoutError, FaultKind.CONNECT_TIMEOUT),
     (ssl.SSLError, FaultKind.TLS),
 )
+# How OpenSSL, old and new, calls a first record that is none.
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
 _AFTER_SENDING: tuple[tuple[_Types, FaultKind], ...] = (
     # RemoteDisconnected is a BadStatusLine too.
     (http.client.RemoteDisconnected, FaultKind.LOST),
@@ -209,8 +212,17 @@ def _kind_of(error: Exception, phase: Phase) -> FaultKind:
     table = _WHILE_CONNECTING if phase is Phase.CONNECT else _AFTER_SENDING
     for kinds, kind in table:
         if any(isinstance(link, kinds) for link in links):
-            return kind
+            return _tls_kind_of(links) if kind is FaultKind.TLS else kind
     return FaultKind.REFUSED if phase is Phase.CONNECT else FaultKind.LOST
+
+
+def _tls_kind_of(links: list[BaseException]) -> FaultKind:
+    if any(
+        isinstance(link, ssl.SSLError) and getattr(link, "reason", None) in _NOT_TLS
+        for link in links
+    ):
+        return FaultKind.NOT_TLS
+    return FaultKind.TLS
 
 
 def chain_of(

@@ -87,6 +87,7 @@ TABLE = [
     (FaultKind.PROXY, ProxyFailed, (NOT_SENT,) * 4),
     (FaultKind.CERTIFICATE, CertificateError, (FATAL,) * 4),
     (FaultKind.TLS, ConnectionLost, SPLIT),
+    (FaultKind.NOT_TLS, ConnectionFailed, (FATAL,) * 4),
     (FaultKind.LOST, ConnectionLost, SPLIT),
     (FaultKind.GARBAGE, ProtocolError, SPLIT),
     (FaultKind.ENDED, IncompleteAnswer, SPLIT),

@@ -62,6 +62,13 @@ def verification():
     return error
 
 
+def not_tls(reason):
+    """What a server that answers a handshake in another language causes."""
+    error = ssl.SSLError(1, f"[SSL: {reason}]")
+    error.reason = reason
+    return error
+
+
 CASES = [
     # What happened, the exception, and its kind while connecting and later.
     (
@@ -125,8 +132,8 @@ CASES = [
     ),
     (
         "TLS to a plain port",
-        lambda: rq.SSLError(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]")),
-        FaultKind.TLS,
+        lambda: rq.SSLError(not_tls("WRONG_VERSION_NUMBER")),
+        FaultKind.NOT_TLS,
         FaultKind.LOST,
     ),
     (
@@ -179,6 +186,20 @@ CASES = [
         FaultKind.IDLE,
     ),
     ("an error of the system", lambda: OSError(113, "No route"), "REFUSED", "LOST"),
+    (
+        "a port without TLS, by OpenSSL 3.2",
+        lambda: rq.SSLError(
+            max_retries(u3.SSLError(not_tls("RECORD_LAYER_FAILURE"))),
+        ),
+        FaultKind.NOT_TLS,
+        FaultKind.LOST,
+    ),
+    (
+        "a handshake that was refused",
+        lambda: rq.SSLError(not_tls("TLSV1_ALERT_INTERNAL_ERROR")),
+        FaultKind.TLS,
+        FaultKind.LOST,
+    ),
     (
         "corrupt gzip",
         lambda: rq.ContentDecodingError(u3.DecodeError("incorrect header check")),

@@ -175,9 +175,11 @@ class TestPhasesAndVerdicts:
             sock.sendall(answer(b"", status="400 Bad Request"))
 
         with Peer(serve) as peer:
-            error = outcome(f"https://127.0.0.1:{peer.port}/v1")
-        self.check(error, ConnectionFailed, Phase.CONNECT, Verdict.NOT_SENT)
-        assert "https port" in str(error)
+            url = f"https://127.0.0.1:{peer.port}/v1"
+            error = outcome(url, retry=RetryPolicy())
+            assert peer.accepted == 1, "it cannot work a second time"
+        self.check(error, ConnectionFailed, Phase.CONNECT, Verdict.FATAL)
+        assert "write http://" in str(error)
 
     def test_plain_to_a_tls_port(self, tls):
         context, _ = tls
