@@ -155,7 +155,7 @@ class Journal(Protocol):
     Every call raises `JournalUnavailable`, `JournalCorrupt` or `JournalVersion` where
     the store is at fault, and `InvalidRequest` for an id that cannot be one. A call
     that an exception out of a signal handler ends (Ctrl-C) may have been carried out or
-    not: `meta` tells.
+    not: `meta` tells, and of an append the claim's ``next_seq``.
     """
 
     def create(self, stream_id: str, *, request: bytes, ttl: float) -> Claim:

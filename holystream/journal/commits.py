@@ -45,7 +45,7 @@ class Write:
 
     __slots__ = (
         *("claim", "error", "next_seq", "ready", "result"),
-        *("settled", "wakes", "work"),
+        *("settled", "taken", "wakes", "work"),
     )
 
     def __init__(
@@ -63,19 +63,20 @@ class Write:
         self.result: Any = None
         self.error: Exception | None = None
         self.settled = False
+        # A leader has it in a transaction, or had it in one that was struck.
+        self.taken = False
         # Locked until the work is settled, or its thread is to lead.
         self.ready = threading.Lock()
         self.ready.acquire()
 
     def settle(self, error: Exception | None) -> None:
-        """Let it be done, or have failed. Its thread goes on."""
+        """Let it be done, or have failed."""
         self.error = error
         if error is None and self.claim is not None:
             self.claim.next_seq = self.next_seq
         self.settled = True
-        self.lead()
 
-    def lead(self) -> None:
+    def wake(self) -> None:
         """Wake its thread, which leads if the work is not settled."""
         try:  # noqa: SIM105 - once for every token of a slow stream
             self.ready.release()
@@ -111,22 +112,36 @@ class GroupCommit:
                 self._lead()
         finally:
             if self._leader is write or not write.settled:
-                _twice(self._leave, write)
+                # Once more if it is struck: what a Ctrl-C leaves undone, nobody does.
+                try:
+                    self._leave(write)
+                except BaseException:
+                    self._leave(write)
+                    raise
         if write.error is not None:
             raise write.error
         return write.result
 
     def _leave(self, write: Write) -> None:
         """Leave the queue; hand on the lead."""
-        with self._mutex:
-            self._queue = [
-                each for each in self._queue if each is not write and not each.settled
-            ]
-            if self._leader is write or self._leader is None:
-                self._leader = self._queue[0] if self._queue else None
-            heir = self._leader
+        while True:
+            with self._mutex:
+                leads = self._leader is write
+                if leads or write.settled or not write.taken:
+                    self._queue = [
+                        each
+                        for each in self._queue
+                        if each is not write and not each.settled
+                    ]
+                    if leads or self._leader is None:
+                        self._leader = self._queue[0] if self._queue else None
+                    heir = self._leader
+                    break
+            # It was struck while another thread commits it: soon we know what came of
+            # it, and its claim is in step, or we are told to lead.
+            write.ready.acquire()
         if heir is not None and not heir.settled:
-            heir.lead()
+            heir.wake()
 
     def _lead(self) -> None:
         with self._database.lock:
@@ -134,16 +149,29 @@ class GroupCommit:
             # Not before: who came while another process had the lock is part of it.
             with self._mutex:
                 writes = [each for each in self._queue if not each.settled]
+                for write in writes:
+                    write.taken = True
             try:
                 self._commit(begun, writes)
             finally:
-                _twice(self._watchers.wake, [write.wakes for write in writes])
+                try:
+                    self._wake(writes)
+                except BaseException:
+                    self._wake(writes)
+                    raise
+
+    def _wake(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            if write.settled:
+                write.wake()
+        self._watchers.wake([write.wakes for write in writes])
 
     def _begin(self) -> sqlite3.Connection | Exception:
         try:
             connection = self._database.connection()
             connection.execute("BEGIN IMMEDIATE")
         except (sqlite3.Error, JournalError) as error:
+            self._renew(error)
             return error
         return connection
 
@@ -191,12 +219,15 @@ class GroupCommit:
             raise
 
     def _undo(self, connection: sqlite3.Connection, error: Exception) -> None:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_FULL)
         with contextlib.suppress(sqlite3.Error):
             if connection.in_transaction:
                 connection.rollback()
-        if code & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
-            # Whatever it is, a fresh look at the file is the best that can be had.
+        self._renew(error)
+
+    def _renew(self, error: Exception) -> None:
+        """Take a fresh look at the file next time, unless it was full or locked."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_FULL) & 0xFF
+        if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
             with contextlib.suppress(sqlite3.Error):
                 self._database.close()
 
@@ -210,15 +241,6 @@ class GroupCommit:
             return error
         copy.__cause__ = error
         return copy
-
-
-def _twice(work: Callable[[Any], object], argument: object) -> None:
-    """Do something that must be done once more if a Ctrl-C strikes it."""
-    try:
-        work(argument)
-    except BaseException:
-        work(argument)
-        raise
 
 
 def _settle(writes: Sequence[Write], refused: dict[Write, JournalError]) -> None:

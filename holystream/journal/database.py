@@ -9,6 +9,7 @@ by whoever needs it, on either side.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -103,6 +104,11 @@ class Database:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def __del__(self) -> None:
+        # Nobody uses it any more: there is nothing to wait for.
+        with contextlib.suppress(AttributeError, sqlite3.Error):
+            self.close()
 
     def error(self, error: Exception, doing: str) -> JournalError:
         """Return what to tell the caller of an error met while ``doing`` something."""
