@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from holystream.driven import Closable
     from holystream.feed import Feed
     from holystream.providers.base import ChatRequest, Provider
-    from holystream.recovery import Recovered
+    from holystream.recovered import Recovered
     from holystream.resilience.endpoints import Endpoint
     from holystream.resilience.pool import Priority, PrioritySemaphore
     from holystream.settings import Settings
@@ -95,7 +95,7 @@ class Builder:
         )
         if recovered is not None:
             exchange.restore(recovered)
-            driver.hold([exchange.started, *recovered.events])
+            driver.take([exchange.started, *recovered.events])
         return Stream(exchange, driver)
 
     def event_source(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from holystream.building import Builder
 from holystream.clocks import SystemTime, Timeouts
-from holystream.errors import ConfigurationError
+from holystream.detached import from_token
+from holystream.errors import ConfigurationError, InvalidRequest
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
 from holystream.journal import open_journal
 from holystream.providers.chat_request import chat_request
@@ -17,7 +18,7 @@ from holystream.providers.registry import (
     DEFAULT,
     provider as find_provider,
 )
-from holystream.recovery import from_journal, from_token
+from holystream.recovery import from_journal, let_go
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
 from holystream.resume.token import ResumeToken
@@ -361,6 +362,13 @@ class Client:
         tell = checked_callback(on_event)
         kept = settings.journal
         if messages is None:
+            _check_unasked(
+                stop=stop,
+                tools=tools,
+                tool_choice=tool_choice,
+                response_format=response_format,
+                extra_body=extra_body,
+            )
             if kept is None:
                 raise ConfigurationError(
                     "to resume a recorded stream, pass journal= here or to the Client; "
@@ -369,13 +377,18 @@ class Client:
             found = from_journal(
                 kept,
                 checked_stream_id(stream),
+                self._provider,
                 after=checked_offset(after),
                 partial_text=partial_text,
             )
         else:
+            if after:
+                raise InvalidRequest(
+                    "after= is for recorded streams: with a token pass partial_text="
+                )
             found = from_token(
                 ResumeToken.decode(stream),
-                partial_text or "",
+                "" if partial_text is None else partial_text,
                 messages,
                 self._provider,
                 stop=stop,
@@ -385,7 +398,6 @@ class Client:
                 extra_body=extra_body,
             )
         try:
-            self._check_provider(found.provider)
             return self._builder.stream(
                 found.request,
                 settings.changed(
@@ -405,17 +417,8 @@ class Client:
                 recovered=found,
             )
         except BaseException:
-            if found.claim is not None and kept is not None:
-                kept.release(found.claim)
+            let_go(kept, found.claim)
             raise
-
-    def _check_provider(self, name: str) -> None:
-        own = self._provider.profile.name
-        if name != own:
-            raise ConfigurationError(
-                f"the stream was begun with provider={name!r}, and this client has "
-                f"{own!r}: resume it with a client for that one"
-            )
 
     def event_source(
         self,
@@ -546,3 +549,13 @@ def _user_agent() -> str:
     from importlib import metadata  # noqa: PLC0415 - slow to import, wanted only here
 
     return f"holystream/{metadata.version('holystream')}"
+
+
+def _check_unasked(**arguments: object) -> None:
+    """Refuse what belongs to a token, where a recorded stream is meant."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise InvalidRequest(
+            f"{given[0]}= goes with a resume token and messages=: what a recorded "
+            "stream was asked for is recorded"
+        )

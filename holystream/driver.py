@@ -160,7 +160,7 @@ class Driver(Generic[Message, Event]):
                 return False
             if self._recorder is not None:
                 self._recorder.record(events, self._now())
-            self._take(events)
+            self.take(events)
             # A cancel either emptied what we hold now or is seen here.
             self._check_cancelled()
         except BaseException as error:
@@ -173,8 +173,8 @@ class Driver(Generic[Message, Event]):
         else:
             return True
 
-    def _take(self, events: list[Event]) -> None:
-        """Hold what the exchange made of a read, or keep it to be told first."""
+    def take(self, events: list[Event]) -> None:
+        """Hold events that are to be handed over, or keep them to be told first."""
         if self._tell is None:
             self.hold(events)
         else:
@@ -295,6 +295,9 @@ class Driver(Generic[Message, Event]):
         self._let_go()
         if self._recorder is not None:
             self._recorder.end(error)
+            if self._recorder.owns:
+                # It could not be let go of: the client's next stream tries again.
+                self._abandoned.append(self._recorder)
 
     def _let_go(self) -> None:
         """Give back the connection and the permit."""

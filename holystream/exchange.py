@@ -211,7 +211,9 @@ class Exchange:
             provider=self._provider.profile.name,
             endpoint=self.endpoint,
             model=request.model,
-            numbers=numbers_of(request.body),
+            numbers=numbers_of(
+                request.body, self._provider.profile.for_model(request.model).spellings
+            ),
             deterministic=request.deterministic,
             request=request_digest(request),
             length=len(text),

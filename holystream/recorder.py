@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holystream.errors import (
+    APIError,
     Fenced,
     JournalError,
     StreamCancelled,
-    StreamError,
+    StreamExists,
+    StreamFinished,
     Verdict,
 )
-from holystream.events import Failed, TextDelta
+from holystream.events import (
+    Failed,
+    Logprobs,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
 from holystream.journal import Outcome
 from holystream.journal.codec import encode
 
@@ -26,11 +37,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("holystream")
 
+_PIECES: Final = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, Logprobs)
+_NEVER_ALONE: Final = (Fenced, StreamExists, StreamFinished)
+"""What says that the stream of this id is another's: two must not go on with it."""
+
 
 class Recorder:
     """Records one stream. Not thread-safe: its driver's own.
 
-    What `record` returned from is stored, unless its recording allows it to lag.
+    What `record` returned from is stored, unless its recording allows it to lag. Only
+    pieces of the first answer lag: the caller can bring them along, as a text. A whole
+    tool call, or that a text was withdrawn, he cannot.
 
     Args:
         journal: Where.
@@ -49,13 +66,16 @@ class Recorder:
         request: bytes,
         claim: Claim | None = None,
     ) -> None:
-        self._journal: Journal | None = journal
+        self._journal = journal
         self._recording = recording
         self._exchange = exchange
         self._request = request
         self._claim = claim
+        self._records = True
         self._held: list[StreamEvent] = []
+        # Characters of the first answer that are held, and that are stored.
         self._characters = 0
+        self._stored = 0
         self._committed_at = 0.0
 
     def begin(self, now: float) -> None:
@@ -65,17 +85,17 @@ class Recorder:
             JournalError: It cannot be recorded.
         """
         self._committed_at = now
-        journal = self._journal
-        if journal is None or self._claim is not None:
+        if self._claim is not None:
+            self._stored = self._exchange.transcript.length
             return
         try:
-            self._claim = journal.create(
+            self._claim = self._journal.create(
                 self._exchange.stream_id,
                 request=self._request,
                 ttl=self._recording.ttl,
             )
         except JournalError as error:
-            self._give_up(error)
+            self._give_up(error, "Nothing was sent.")
 
     def record(self, events: Sequence[StreamEvent], now: float) -> None:
         """Store events that are about to be handed over.
@@ -83,22 +103,12 @@ class Recorder:
         Raises:
             JournalError: They cannot be stored, and shall not be handed over.
         """
-        if self._journal is None or not events:
+        if not self._records or not events:
             return
-        recording = self._recording
         self._held += events
+        recording = self._recording
         if recording.every or recording.interval:
-            self._characters += sum(
-                len(event.text) for event in events if isinstance(event, TextDelta)
-            )
-            if not (
-                self._exchange.complete
-                or (recording.every and self._characters >= recording.every)
-                or (
-                    recording.interval
-                    and now - self._committed_at >= recording.interval
-                )
-            ):
+            if self._may_lag(events, now):
                 return
             self._committed_at = now
         self._commit()
@@ -110,20 +120,17 @@ class Recorder:
 
         What cannot be stored by now is only logged: the stream ends for another reason.
         """
-        if self._claim is None or self._journal is None:
+        if self._claim is None:
             return
         try:
-            self._end(error)
+            if self._held:
+                self._commit()
         except JournalError as failure:
             _log.warning("the end of a stream was not recorded: %s", failure)
-
-    def _end(self, error: BaseException | None) -> None:
-        if self._held:
-            self._commit()
         if isinstance(error, StreamCancelled):
             self._finish(Outcome.CANCELLED, b"")
         elif (
-            isinstance(error, StreamError)
+            isinstance(error, APIError)
             and error.verdict is Verdict.FATAL
             and not self._exchange.transcript.delivered
         ):
@@ -132,48 +139,81 @@ class Recorder:
             self.close()
 
     def close(self) -> None:
-        """Let go of the stream as it is: another may go on with it."""
-        journal, claim = self._journal, self._claim
-        self._journal = self._claim = None
-        if journal is not None and claim is not None:
-            try:
-                journal.release(claim)
-            except JournalError as error:
-                # Its lock ends with the process at the latest.
-                _log.warning("a stream stays claimed: %s", error)
+        """Let go of the stream as it is: another may go on with it.
+
+        A claim that cannot be given back now is kept, for a later call.
+        """
+        self._records = False
+        if self._claim is None:
+            return
+        try:
+            self._journal.release(self._claim)
+        except JournalError as error:
+            _log.warning("a stream stays claimed for now: %s", error)
+        else:
+            self._claim = None
 
     @property
     def owns(self) -> bool:
         """Whether the stream is claimed."""
         return self._claim is not None
 
+    def _may_lag(self, events: Sequence[StreamEvent], now: float) -> bool:
+        """Whether what is held may be stored later."""
+        for event in events:
+            if isinstance(event, TextDelta):
+                self._characters += len(event.text)
+            if isinstance(event, _PIECES):
+                if event.index:
+                    return False
+            elif not isinstance(event, UsageReport):
+                return False
+        recording = self._recording
+        return not (
+            (recording.every and self._characters >= recording.every)
+            or (recording.interval and now - self._committed_at >= recording.interval)
+        )
+
     def _commit(self) -> None:
-        journal, claim = self._journal, self._claim
-        if journal is None or claim is None:
+        if self._claim is None or not self._records:
             return
         held, self._held = self._held, []
         self._characters = 0
+        cursor = self._exchange.checkpoint().encode()
         try:
-            journal.append(claim, held, cursor=self._exchange.checkpoint().encode())
+            self._journal.append(self._claim, held, cursor=cursor)
         except JournalError as error:
-            self._give_up(error)
+            stream_id = self._exchange.stream_id
+            self._give_up(
+                error,
+                f"Of stream {stream_id!r} {self._stored} characters are recorded, and "
+                "client.resume() can go on behind them.",
+            )
+        else:
+            self._stored = self._exchange.transcript.length
 
     def _finish(self, outcome: Outcome, final: bytes) -> None:
-        journal, claim = self._journal, self._claim
-        if journal is None or claim is None:
+        """End it for good; or, if that fails, leave that to whoever resumes it."""
+        if self._claim is None:
             return
         try:
-            journal.finish(claim, outcome, final)
+            self._journal.finish(self._claim, outcome, final)
         except JournalError as error:
-            self._give_up(error)
-        self._journal = self._claim = None
-
-    def _give_up(self, error: JournalError) -> None:
-        """Record no more; without leave to go on so, the stream ends here."""
-        self._held.clear()
-        # Another process goes on with a stream that was taken over: two must not.
-        if not self._recording.best_effort or isinstance(error, Fenced):
+            _log.warning("the end of a stream was not recorded: %s", error)
             self.close()
-            raise error
+        else:
+            self._claim = None
+            self._records = False
+
+    def _give_up(self, error: JournalError, kept: str) -> None:
+        """Record no more; without leave to go on so, the stream ends here."""
+        self._records = False
+        self._held.clear()
+        if not self._recording.best_effort or isinstance(error, _NEVER_ALONE):
+            self.close()
+            # A copy: those who were in one transaction share the error.
+            told = copy.copy(error)
+            told.args = (f"{str(error).rstrip('.')}. {kept}",)
+            raise told from error
+        # Still claimed: nobody else shall go on with it while this stream does.
         _log.warning("the stream goes on without its journal: %s", error)
-        self.close()

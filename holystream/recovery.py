@@ -1,206 +1,221 @@
-"""What is left of a stream that another process began: by its journal or a token."""
+"""What is left of a stream that another process began and recorded in a journal."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from holystream.errors import (
     InvalidRequest,
+    JournalCorrupt,
+    JournalError,
     StreamCancelled,
     StreamError,
+    StreamFinished,
     StreamUnknown,
 )
 from holystream.events import (
     CONTENT,
     Failed,
     Finished,
-    Guarantee,
     Logprobs,
     Resumed,
+    Rewound,
     TextDelta,
     UsageReport,
 )
 from holystream.journal import Entries, JournalState, Outcome
 from holystream.journal.codec import decode
-from holystream.providers.chat_request import chat_request
+from holystream.recovered import (
+    NONSENSE,
+    Recovered,
+    check_provider,
+    check_state,
+    check_text,
+    guarantee_of,
+)
 from holystream.resume.checkpoint import Checkpoint, Recorded, folded
-from holystream.transcript import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from holystream.events import Completion, StreamEvent
+    from holystream.events import StreamEvent
     from holystream.journal import Claim, Journal, StreamMeta
-    from holystream.providers.base import ChatRequest, Provider
-    from holystream.providers.chat_request import Messages
-    from holystream.resume.token import ResumeToken
+    from holystream.providers.base import Provider
+    from holystream.transcript import Transcript
 
-_NUMBERS = ("temperature", "top_p", "max_tokens", "seed")
-_TOLD = (*CONTENT, Logprobs, Resumed, UsageReport)
+_log = logging.getLogger("holystream")
+
+_TOLD: Final = (*CONTENT, Logprobs, Resumed, UsageReport)
 """What is told again of a stream that was recorded."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered:
-    """A stream as it was left.
-
-    Attributes:
-        stream_id: Its id.
-        provider: The name of the profile that it was begun with.
-        request: What was asked for.
-        resume: The names of the ways in which it may go on.
-        min_guarantee: The least that it must be worth, or None.
-        transcript: What was delivered.
-        checkpoint: Where the exchange stood.
-        events: What the caller is still to be told of that.
-        claim: The right to go on with the recorded stream.
-        completion: The answer, if it is complete.
-        error: Why no answer will come, if that is so.
-    """
-
-    stream_id: str
-    provider: str
-    request: ChatRequest
-    resume: tuple[str, ...]
-    min_guarantee: Guarantee | None
-    transcript: Transcript
-    checkpoint: Checkpoint
-    events: list[StreamEvent] = dataclasses.field(default_factory=list)
-    claim: Claim | None = None
-    completion: Completion | None = None
-    error: StreamError | None = None
-
-
-def from_token(
-    token: ResumeToken,
-    partial_text: str,
-    messages: Messages,
+def from_journal(
+    journal: Journal,
+    stream_id: str,
     provider: Provider,
     *,
-    stop: str | Sequence[str] | None,
-    tools: Sequence[Mapping[str, Any]] | None,
-    tool_choice: str | Mapping[str, Any] | None,
-    response_format: Mapping[str, Any] | None,
-    extra_body: Mapping[str, Any] | None,
-) -> Recovered:
-    """Return the stream of which this text was delivered.
-
-    Raises:
-        ResumeTokenInvalid: The token was made for another request or text.
-        InvalidRequest: An argument is wrong.
-    """
-    profile = provider.profile
-    spellings = profile.for_model(token.model).spellings
-    spelled = {said: name for name, said in spellings.items()}
-    numbers: dict[str, Any] = {
-        spelled.get(name, name): value for name, value in token.numbers.items()
-    }
-    request = chat_request(
-        messages,
-        profile=profile,
-        model=token.model,
-        stop=stop,
-        tools=tools,
-        tool_choice=tool_choice,
-        response_format=response_format,
-        extra_body=extra_body,
-        deterministic=token.deterministic,
-        **{name: numbers.get(name) for name in _NUMBERS},
-    )
-    token.check(request, partial_text)
-    transcript = Transcript()
-    if partial_text:
-        transcript.add([TextDelta(partial_text, 0)])
-    return Recovered(
-        stream_id=token.stream_id,
-        provider=token.provider,
-        request=request,
-        resume=token.resume,
-        min_guarantee=_guarantee(token.min_guarantee),
-        transcript=transcript,
-        checkpoint=Checkpoint.decode(token.checkpoint),
-    )
-
-
-def from_journal(
-    journal: Journal, stream_id: str, *, after: int, partial_text: str | None
+    after: int,
+    partial_text: str | None,
 ) -> Recovered:
     """Claim a recorded stream, unless it has ended, and return it.
 
     Args:
         journal: Where it was recorded.
         stream_id: Its id.
+        provider: The one that it must have been begun with.
         after: Code points of its text that the caller has.
         partial_text: That text itself; it may be longer than the recorded one.
 
     Raises:
         JournalError: It cannot be claimed or read.
+        ConfigurationError: It was begun with another provider.
         InvalidRequest: The caller has another text, or more of it than was recorded.
     """
-    meta = journal.meta(stream_id)
-    if meta is None:
-        raise _unknown(stream_id)
-    claim = None if meta.state is JournalState.FINISHED else journal.claim(stream_id)
+    if partial_text is not None:
+        check_text(partial_text)
+        if after not in {0, len(partial_text)}:
+            raise InvalidRequest(
+                f"after={after} and a partial_text= of {len(partial_text)} characters "
+                "do not say the same: pass one of them"
+            )
+    meta = _meta(journal, stream_id)
+    # Before it is claimed: whoever can go on with it shall find it free.
+    check_provider(Recorded.decode(meta.request).provider, provider)
+    claim = None
     try:
-        return _recovered(journal, stream_id, claim, after, partial_text)
+        if meta.state is not JournalState.FINISHED:
+            claim = journal.claim(stream_id)
+    except StreamFinished:
+        pass  # by another, meanwhile
+    try:
+        return _recovered(
+            journal, stream_id, claim, provider, _Place(after, partial_text)
+        )
     except BaseException:
-        if claim is not None:
-            journal.release(claim)
+        let_go(journal, claim)
         raise
+
+
+def let_go(journal: Journal | None, claim: Claim | None) -> None:
+    """Let another claim a stream; if that fails, the claim lapses with its journal."""
+    if journal is None or claim is None:
+        return
+    try:
+        journal.release(claim)
+    except JournalError as error:
+        _log.warning("stream %s stays claimed: %s", claim.stream_id, error)
+
+
+@dataclasses.dataclass(slots=True)
+class _Place:
+    """Where a caller stands.
+
+    Attributes:
+        after: Code points of the text that he has.
+        partial_text: That text, if he gave it.
+        rest: What of it is not recorded.
+        withdrawn: He has yet to be told that his text was withdrawn.
+    """
+
+    after: int
+    partial_text: str | None
+    rest: str = ""
+    withdrawn: bool = False
+
+    def find(self, recorded: str, discarded: Sequence[str]) -> None:
+        """Find it in what was recorded.
+
+        Raises:
+            InvalidRequest: It is not there.
+        """
+        text = self.partial_text
+        if text is None:
+            if self.after and discarded:
+                # A length does not say which text it is the length of.
+                raise InvalidRequest(
+                    "the answer was begun anew while it was recorded: pass the text "
+                    "that you have as partial_text=, not its length, or take the whole"
+                )
+            if self.after > len(recorded):
+                raise InvalidRequest(
+                    f"after={self.after} is beyond the {len(recorded)} characters that "
+                    "were recorded: pass the text that you have as partial_text="
+                )
+        elif recorded.startswith(text):
+            self.after = len(text)
+        elif any(each.startswith(text) for each in discarded):
+            self.after, self.withdrawn = 0, True
+        elif text.startswith(recorded):
+            self.after, self.rest = len(text), text[len(recorded) :]
+        else:
+            raise InvalidRequest(_OTHER_TEXT)
 
 
 def _recovered(
     journal: Journal,
     stream_id: str,
     claim: Claim | None,
-    after: int,
-    partial_text: str | None,
+    provider: Provider,
+    place: _Place,
 ) -> Recovered:
     # Again: until it was claimed, its owner could write.
-    meta = journal.meta(stream_id)
-    if meta is None:
-        raise _unknown(stream_id)
-    transcript, standing = folded(_read(journal, stream_id))
+    meta = _meta(journal, stream_id)
+    events = _read(journal, stream_id)
+    transcript, standing = folded(events)
     last = standing[-1] if standing else None
     completion = last.completion if isinstance(last, Finished) else None
     if completion is not None and claim is not None:
         # Its owner died between the last event and the end.
         journal.finish(claim, Outcome.DONE, b"")
         claim = None
-    checkpoint = Checkpoint() if meta.cursor is None else Checkpoint.decode(meta.cursor)
-    if partial_text is not None:
-        after = len(partial_text)
-        rest = _beyond(partial_text, transcript.text)
-        if rest:
-            if claim is None:
-                raise InvalidRequest(_OTHER_TEXT)
-            # The recording lags behind what was delivered: the caller's text counts.
-            more = TextDelta(rest, transcript.length, segment=checkpoint.segment)
-            transcript.add([more])
-            checkpoint = msgspec.structs.replace(checkpoint, decoder=b"", cursor=None)
-            journal.append(claim, [more], cursor=checkpoint.encode())
-    elif after > transcript.length:
-        raise InvalidRequest(
-            f"after={after} is beyond the {transcript.length} characters that were "
-            "recorded: pass the text that you have as partial_text="
-        )
     recorded = Recorded.decode(meta.request)
+    checkpoint = Checkpoint() if meta.cursor is None else Checkpoint.decode(meta.cursor)
+    try:
+        check_state(checkpoint, recorded.request, provider)
+    except NONSENSE as error:
+        raise JournalCorrupt(
+            f"where stream {stream_id!r} stood cannot be read: the journal is damaged. "
+            "What it holds of the answer can be read with Journal.read()."
+        ) from error
+    place.find(
+        transcript.text,
+        [event.discarded for event in events if isinstance(event, Rewound)],
+    )
+    if place.rest:
+        if claim is None:
+            raise InvalidRequest(_OTHER_TEXT)
+        # The recording lags behind what was delivered: the caller's text counts.
+        more = TextDelta(place.rest, transcript.length, segment=checkpoint.segment)
+        transcript.add([more])
+        checkpoint = msgspec.structs.replace(checkpoint, decoder=b"", cursor=None)
+        journal.append(claim, [more], cursor=checkpoint.encode())
+    told: list[StreamEvent] = []
+    if place.withdrawn:
+        told.append(Rewound(offset=0, discarded=place.partial_text or ""))
     return Recovered(
         stream_id=stream_id,
         provider=recorded.provider,
         request=recorded.request,
         resume=recorded.resume,
-        min_guarantee=_guarantee(recorded.min_guarantee),
+        min_guarantee=guarantee_of(recorded.min_guarantee),
         transcript=transcript,
         checkpoint=checkpoint,
-        events=_told(standing, after),
+        events=[*told, *_told(standing, place.after)],
         claim=claim,
         completion=completion,
-        error=None if completion is not None else _error_of(meta),
+        error=None if completion is not None else _error_of(meta, transcript),
     )
+
+
+def _meta(journal: Journal, stream_id: str) -> StreamMeta:
+    meta = journal.meta(stream_id)
+    if meta is None:
+        raise _unknown(stream_id)
+    return meta
 
 
 def _read(journal: Journal, stream_id: str) -> list[StreamEvent]:
@@ -214,15 +229,6 @@ def _read(journal: Journal, stream_id: str) -> list[StreamEvent]:
             return events
         events += reading.events
         after = reading.last_seq
-
-
-def _beyond(partial_text: str, recorded: str) -> str:
-    """Return what the caller has beyond what was recorded."""
-    if partial_text.startswith(recorded):
-        return partial_text[len(recorded) :]
-    if recorded.startswith(partial_text):
-        return ""
-    raise InvalidRequest(_OTHER_TEXT)
 
 
 def _told(events: Sequence[StreamEvent], after: int) -> list[StreamEvent]:
@@ -246,18 +252,20 @@ def _told(events: Sequence[StreamEvent], after: int) -> list[StreamEvent]:
     return told
 
 
-def _error_of(meta: StreamMeta) -> StreamError | None:
+def _error_of(meta: StreamMeta, transcript: Transcript) -> StreamError | None:
+    """Return why a stream that has ended without an answer did so."""
+    if meta.outcome is None:
+        return None
+    error = StreamError("the stream failed, and what it failed with was not recorded")
     if meta.outcome is Outcome.CANCELLED:
-        return StreamCancelled("the stream was cancelled, for good")
-    if meta.outcome is Outcome.FAILED and meta.final:
+        error = StreamCancelled("the stream was cancelled, for good")
+    elif meta.final:
         for event in decode(meta.final):
             if isinstance(event, Failed):
-                return event.error
-    return None
-
-
-def _guarantee(level: int | None) -> Guarantee | None:
-    return None if level is None else Guarantee(level)
+                error = event.error
+    error.partial_text = transcript.text
+    error.stream_id = meta.stream_id
+    return error
 
 
 def _unknown(stream_id: str) -> StreamUnknown:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from holystream.errors import JournalCorrupt, JournalVersion
-from holystream.events import Rewound
+from holystream.events import Guarantee, Rewound
 from holystream.providers.base import ChatRequest, Cursor
 from holystream.transcript import Transcript
 
@@ -36,7 +36,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     version: int = _VERSION
     segment: int = 0
-    guarantee: int = 0
+    guarantee: int = Guarantee.SINGLE
     attempts: int = 0
     interruptions: int = 0
     model: str | None = None

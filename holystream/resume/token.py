@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,6 +25,9 @@ _PREFIX: Final = "hst1."
 _CHECK_BYTES: Final = 6
 _DIGEST_BYTES: Final = 16
 _LONGEST: Final = 65536
+_NAME: Final = re.compile(r"[!-~]{1,128}")
+_NUMBERS: Final = ("temperature", "top_p", "max_tokens", "seed", "n")
+"""Arguments of a request that are numbers."""
 
 
 class ResumeToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -73,13 +77,21 @@ class ResumeToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         data = _unpacked(token)
         if data is not None:
             try:
-                return msgspec.msgpack.decode(data, type=cls)
+                found = msgspec.msgpack.decode(data, type=cls)
             except (ValueError, msgspec.MsgspecError):
                 pass
+            else:
+                # It becomes part of a header.
+                if _NAME.fullmatch(found.stream_id):
+                    return found
         raise ResumeTokenInvalid(
             "this is not a resume token, or not a whole one: pass stream.resume_token "
             "as it was"
         )
+
+    def arguments(self, spellings: Mapping[str, str]) -> dict[str, Any]:
+        """Return the numbers as arguments of a request that spells them so."""
+        return {name: self.numbers.get(spellings.get(name, name)) for name in _NUMBERS}
 
     def check(self, request: ChatRequest, partial_text: str) -> None:
         """Refuse a request or a text that the token was not made for.
@@ -101,9 +113,11 @@ class ResumeToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             )
 
 
-def _unpacked(token: str) -> bytes | None:
+def _unpacked(token: Any) -> bytes | None:
     """Return what is in a token, if it is whole."""
-    if not token.startswith(_PREFIX) or len(token) > _LONGEST:
+    if not isinstance(token, str) or not token.startswith(_PREFIX):
+        return None
+    if len(token) > _LONGEST:
         return None
     body = token.removeprefix(_PREFIX)
     try:
@@ -118,12 +132,18 @@ def _unpacked(token: str) -> bytes | None:
     return data if check == _check(data) else None
 
 
-def numbers_of(body: Mapping[str, Any]) -> dict[str, int | float]:
-    """Return what a request says in numbers."""
+def numbers_of(
+    body: Mapping[str, Any], spellings: Mapping[str, str]
+) -> dict[str, int | float]:
+    """Return which of a request's arguments are numbers, as it spells them.
+
+    Not those of ``extra_body``, which may be anybody's: who resumes brings them along.
+    """
+    names = [spellings.get(name, name) for name in _NUMBERS]
     return {
-        name: value
-        for name, value in body.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        name: body[name]
+        for name in names
+        if isinstance(body.get(name), (int, float)) and not isinstance(body[name], bool)
     }
 
 
@@ -135,7 +155,9 @@ def request_digest(request: ChatRequest) -> bytes:
 
 def text_digest(text: str) -> bytes:
     """Return what tells one text from another, without its content."""
-    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+    return hashlib.blake2b(
+        text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES
+    ).digest()
 
 
 def _check(data: bytes) -> bytes:
