@@ -109,6 +109,7 @@ class TestCtrlC:
 class TestAHandlerThatCancels:
     """It runs in the reading thread, whatever that thread was doing: it never waits."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("scene", ["read", "backoff", "cancel"])
     def test_the_stream_itself(self, asking, scene):
         for strike in moments(NEAR):
@@ -133,6 +134,7 @@ class TestAHandlerThatCancels:
             assert (ended is None) == (scene == "cancel" or bool(stream.completion))
             assert asking.pool.statistics().in_use == 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("scene", ["read", "full", "look", "close"])
     def test_another_stream_whose_permit_goes_to_a_waiter(self, sim, scene):
         """The thread may be in the midst of the pool, or of urllib3's."""
@@ -196,6 +198,7 @@ class TestAHandlerThatCancels:
                 assert token.wait(0.0) is strike.struck
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", ["read", "backoff", "queue", "wait", "cancel"])
 def test_real_signals_at_seeded_moments(scene):
     rounds = Path(__file__).with_name("signal_rounds.py")
