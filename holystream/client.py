@@ -21,7 +21,7 @@ from holystream.providers.registry import (
 from holystream.recovery import from_journal, let_go
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
-from holystream.resume.token import ResumeToken
+from holystream.resume.token import ResumeToken, looks_like_one
 from holystream.settings import (
     OUR_HEADERS,
     Recording,
@@ -373,6 +373,10 @@ class Client:
                 raise ConfigurationError(
                     "to resume a recorded stream, pass journal= here or to the Client; "
                     "with a token, pass messages= and partial_text="
+                )
+            if looks_like_one(stream):
+                raise InvalidRequest(
+                    "this is a resume token: pass messages= and partial_text= as well"
                 )
             found = from_journal(
                 kept,

@@ -113,11 +113,14 @@ class ResumeToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             )
 
 
+def looks_like_one(token: Any) -> bool:
+    """Whether it was meant for a token."""
+    return isinstance(token, str) and token.startswith(_PREFIX)
+
+
 def _unpacked(token: Any) -> bytes | None:
     """Return what is in a token, if it is whole."""
-    if not isinstance(token, str) or not token.startswith(_PREFIX):
-        return None
-    if len(token) > _LONGEST:
+    if not looks_like_one(token) or len(token) > _LONGEST:
         return None
     body = token.removeprefix(_PREFIX)
     try:
