@@ -10,19 +10,24 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _SHORTEST_SECRET = 6
 _SHORTEST_VALUE = 20
-"""Of headers that are not named like a secret. What is shorter is a word, and hiding it
+"""Where the name is not that of a secret. What is shorter is a word, and hiding it
 would only spoil the recording."""
 _QUOTE = 24
 """As many bytes in common with a prompt are a quote of it, not a coincidence."""
 _NOT_PROMPTS = ("model", "role", "type")
-_SECRET_NAME = re.compile("auth|key|token|secret|cookie|passw", re.IGNORECASE)
+_BLOCK = _QUOTE // 2
+"""A quote holds one of these whole, wherever it begins."""
+_SECRET_NAME = re.compile(
+    "auth|key|token|secret|cookie|pass|pwd|credential|session|sig", re.IGNORECASE
+)
+_SCHEMES = ("bearer", "basic", "digest", "apikey", "negotiate")
 _KEY_LIKE = re.compile(
     rb"(?<![A-Za-z0-9])(?:(?:sk|rk|hs)-[\w*-]{8,}|(?<=Bearer )\S{8,})"
 )
@@ -56,16 +61,14 @@ class Discretion:
     Args:
         headers: The request's own headers: their values may be secrets.
         prompt: The request's body, if it is one.
+        url: The request's URL: a key may be in its query.
     """
 
-    def __init__(self, headers: Mapping[str, str], prompt: bytes | None) -> None:
-        secrets: set[bytes] = set()
-        for name, value in headers.items():
-            # Of "Bearer" and the key, the key.
-            secret = (value.split() or [""])[-1].encode()
-            if _SECRET_NAME.search(name) or len(secret) >= _SHORTEST_VALUE:
-                secrets.add(secret)
-        self._secrets = _longest_first(secrets)
+    def __init__(
+        self, headers: Mapping[str, str], prompt: bytes | None, url: str = ""
+    ) -> None:
+        secrets = set(_of_headers(headers)) | set(_of_query(url))
+        self._secrets = _longest_first({each.encode() for each in secrets})
         self._prompt = prompt
         self._is_answer = True
         self._held: list[tuple[float, bytes]] = []
@@ -106,6 +109,35 @@ class Discretion:
         )
 
 
+def _of_headers(headers: Mapping[str, str]) -> Iterator[str]:
+    for name, value in headers.items():
+        shortest = _shortest(name)
+        for word in re.split(r"[\s;,]+", value):
+            # Of "Bearer" and the key, the key; of a cookie, its value as well.
+            for part in (word, word.partition("=")[2]):
+                if len(part) >= shortest and part.lower() not in _SCHEMES:
+                    yield part
+
+
+def _of_query(url: str) -> Iterator[str]:
+    try:
+        query = urlsplit(url).query
+    except ValueError:
+        return
+    for name, value in parse_qsl(query):
+        if len(value) >= _shortest(name):
+            yield value
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        # As it was written, which may be with percent signs.
+        if len(value) >= _shortest(unquote_plus(name)):
+            yield value
+
+
+def _shortest(name: str) -> int:
+    return _SHORTEST_SECRET if _SECRET_NAME.search(name) else _SHORTEST_VALUE
+
+
 def _longest_first(words: set[bytes]) -> list[bytes]:
     # A key may begin like another one.
     kept = [word for word in words if len(word) >= _SHORTEST_SECRET]
@@ -119,23 +151,41 @@ def _asterisks(match: re.Match[bytes]) -> bytes:
 def _hide_prompt(data: bytes, body: bytes | None) -> bytes:
     """Hide what an error quotes of the request, whole or in part."""
     try:
-        texts = {text.encode() for text in _texts(json.loads(body or b""))}
-    except ValueError:
-        texts = {body or b""}
+        texts = set(_texts(json.loads(body or b"")))
+    except (ValueError, RecursionError):
+        texts = {(body or b"").decode("utf-8", "replace")}
     # As they are in JSON as well.
-    texts |= {json.dumps(text.decode())[1:-1].encode() for text in texts}
-    for text in _longest_first(texts):
+    written = texts.union(
+        *(
+            {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+            for text in texts
+        )
+    )
+    quotable = _longest_first({text.encode("utf-8", "replace") for text in written})
+    for text in quotable:
         data = data.replace(text, b"*" * len(text))
-    quotes = {
-        text[start : start + _QUOTE]
-        for text in texts
-        for start in range(len(text) - _QUOTE + 1)
-    }
+    blocks = {data[start : start + _BLOCK] for start in range(len(data) - _BLOCK + 1)}
+    quotes = {quote for text in quotable for quote in _quotes(text, blocks)}
     hidden = bytearray(data)
     for start in range(len(data) - _QUOTE + 1):
         if data[start : start + _QUOTE] in quotes:
             hidden[start : start + _QUOTE] = b"*" * _QUOTE
     return bytes(hidden)
+
+
+def _quotes(text: bytes, said: set[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of ``text`` that may be quoted where these blocks are said.
+
+    A prompt may be megabytes long, and an error is short: only where one of its blocks
+    is in the error does every piece have to be looked at.
+    """
+    behind = 0
+    for block in range(0, len(text) - _BLOCK + 1, _BLOCK):
+        if text[block : block + _BLOCK] in said:
+            begin = max(behind, block + _BLOCK - _QUOTE)
+            behind = min(block + 1, len(text) - _QUOTE + 1)
+            for start in range(begin, behind):
+                yield text[start : start + _QUOTE]
 
 
 def _texts(value: Any) -> Iterator[str]:

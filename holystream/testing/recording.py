@@ -21,6 +21,7 @@ import io
 import itertools
 import json
 import os
+import stat
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ class _Recorder:
     def sending(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> _Connection:
-        discretion = Discretion(headers, None if self._prompts else body)
+        discretion = Discretion(headers, None if self._prompts else body, url)
         request = {"method": method}
         with contextlib.suppress(ValueError):
             # What is no URL cannot be shown in part.
@@ -94,6 +95,9 @@ class _Recorder:
                 raise OSError("the disk is full")  # noqa: TRY301 - as any other
         except OSError as error:
             self._error = error
+        except ValueError:
+            # Another thread has left the block, and closed the file, since we looked.
+            return
 
     def close(self) -> None:
         self._file.close()
@@ -106,7 +110,17 @@ class _Recorder:
 
 
 def _for_the_owner_alone(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    """Open a file that nobody else can read, not even if it was there before."""
+    descriptor = os.open(path, flags & ~os.O_TRUNC, 0o600)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            if hasattr(os, "fchmod"):
+                os.fchmod(descriptor, 0o600)
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 class _Connection:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import resource
 import stat
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import requests
+from hypothesis import given, strategies as st
 
 from holystream import (
     AuthenticationError,
@@ -436,7 +439,8 @@ def test_a_prompt_is_recorded_if_asked_for_without_the_key(path):
 
 
 @pytest.mark.parametrize(
-    "quote", [PROMPT, PROMPT[5:50], json.dumps(PROMPT)[1:-1], f"x{PROMPT}"]
+    "quote",
+    [PROMPT, PROMPT[5:50], json.dumps(PROMPT)[1:-1], f"x{PROMPT}"],
 )
 @pytest.mark.parametrize("size", [None, 1, 9])
 def test_an_error_that_quotes_the_prompt_is_recorded_without_it(
@@ -448,6 +452,57 @@ def test_an_error_that_quotes_the_prompt_is_recorded_without_it(
     (body,) = bodies(path)
     assert b"4711" not in body
     assert json.loads(body)["error"]["code"] == "odd"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"content": "\\ud83d one that has no other half"}',
+        b"\xff what is no text, and long enough to be quoted",
+    ],
+)
+def test_a_body_that_cannot_be_read_does_not_disturb(body):
+    discretion = Discretion({}, body)
+    discretion.begin(is_answer=False)
+    assert list(discretion.take(0.0, b"said: one that has no other half")) == []
+    ((_, hidden),) = discretion.rest()
+    assert len(hidden) == 32
+    assert (b"no other" in hidden) == (b"other" not in body)
+
+
+@given(
+    text=st.text("ab ", max_size=80),
+    quotes=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 80)), max_size=3),
+)
+def test_any_quote_that_is_long_enough_is_hidden(text, quotes):
+    said = "|".join(text[start:end] for start, end in quotes)
+    discretion = Discretion({}, json.dumps({"content": text}).encode())
+    discretion.begin(is_answer=False)
+    list(discretion.take(0.0, said.encode()))
+    hidden = b"".join(data for _, data in discretion.rest()).decode()
+    kept = [
+        said[at : at + 24] for at in range(len(said)) if "*" not in hidden[at : at + 24]
+    ]
+    assert not [piece for piece in kept if len(piece) == 24 and piece in text]
+    # Nothing else is: what is hidden lies in something that the prompt holds.
+    for part, shown in zip(said.split("|"), hidden.split("|"), strict=True):
+        assert len(part) >= 24 or part in (text, shown) or text in part
+
+
+def test_a_prompt_of_megabytes_is_looked_through_without_holding_its_pieces():
+    prompt = random.Random(0).randbytes(3_000_000).hex()
+    body = json.dumps({"content": prompt}).encode()
+    discretion = Discretion({}, body)
+    discretion.begin(is_answer=False)
+    list(discretion.take(0.0, b"x" * 60_000 + prompt[999_999:1_000_029].encode()))
+    tracemalloc.start()
+    (piece,) = discretion.rest()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert piece == (0.0, b"x" * 60_000 + b"*" * 30)
+    # Every piece of it would be half a gigabyte.
+    assert peak < 100_000_000
 
 
 def test_an_error_keeps_what_is_not_secret(recorded, path):
@@ -476,6 +531,52 @@ def test_headers_that_a_client_needs_are_kept(recorded, path):
     assert "x-account" not in response.headers
 
 
+@pytest.mark.parametrize(
+    ("headers", "secret"),
+    [
+        ({"Cookie": "session=4711-0815-4711; theme=dark"}, "session=4711-0815-4711"),
+        ({"Cookie": "session=4711-0815-4711; theme=dark"}, "4711-0815-4711"),
+        ({"X-Passphrase": "correct horse battery"}, "correct"),
+        ({"X-Session": "abcdef"}, "abcdef"),
+        ({"Authorization": "Basic dXNlcjpwdw=="}, "dXNlcjpwdw=="),
+    ],
+)
+def test_every_word_of_a_secret_header_is_one(headers, secret):
+    discretion = Discretion(headers, None)
+    hidden = discretion.hide(f"Basic: {secret}!".encode())
+    assert hidden == f"Basic: {'*' * len(secret)}!".encode()
+
+
+@pytest.mark.parametrize(
+    ("query", "secrets"),
+    [
+        ("key=AIzaSecret", ["AIzaSecret"]),
+        ("a=b&api%5Fkey=AIza%2FSecret", ["AIza%2FSecret", "AIza/Secret"]),
+        ("q=a-long-value-of-any-name", ["a-long-value-of-any-name"]),
+    ],
+)
+def test_a_key_in_the_url_is_hidden_where_it_is_repeated(path, query, secrets):
+    said = f"no such page: /v1/feed?{query} ({' '.join(secrets)})"
+    with (
+        Simulator(script=Script(status=404, error=said.encode())) as simulator,
+        record(path),
+        Client(KEY, base_url=simulator.base_url) as client,
+    ):
+        url = f"{simulator.base_url}/chat/completions?{query}"
+        source = client.event_source(url, method="POST", json=BODY)
+        with pytest.raises(NotFound):
+            next(source)
+    (body,) = bodies(path)
+    assert b"no such page: /v1/feed?" in body
+    assert not [each for each in secrets if each.encode() in body]
+
+
+def test_a_word_in_a_url_is_no_secret():
+    discretion = Discretion({}, None, "https://example.com/?q=created&key=x&odd=[")
+    assert discretion.hide(b"created x [") == b"created x ["
+    assert Discretion({}, None, "https://[").hide(b"created") == b"created"
+
+
 def test_a_word_in_a_header_is_no_secret(path):
     with (
         Simulator(text=TEXT) as simulator,
@@ -491,10 +592,23 @@ def test_a_word_in_a_header_is_no_secret(path):
 
 
 def test_only_its_owner_can_read_it(recorded, path):
-    path.write_text("what was there before\n", "utf-8")
-    path.unlink()
     recorded(Script())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_only_its_owner_can_read_it_even_where_a_file_was(recorded, path):
+    path.write_text("what was there before\n" * 9999, "utf-8")
+    path.chmod(0o644)
+    recorded(Script())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "before" not in path.read_text("utf-8")
+
+
+def test_what_is_no_file_keeps_its_mode():
+    before = Path("/dev/null").stat().st_mode
+    with record("/dev/null"):
+        pass
+    assert Path("/dev/null").stat().st_mode == before
 
 
 # Whose connections are recorded, and that nothing else changes.
