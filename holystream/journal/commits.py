@@ -145,22 +145,25 @@ class GroupCommit:
 
     def _lead(self) -> None:
         with self._database.lock:
-            begun = self._begin()
-            # Not before: who came while another process had the lock is part of it.
-            with self._mutex:
-                writes = [each for each in self._queue if not each.settled]
-                for write in writes:
-                    write.taken = True
+            writes: list[Write] = []
             try:
+                begun = self._begin()
+                # Not before: who came while another process had the lock is part of it.
+                with self._mutex:
+                    writes += [each for each in self._queue if not each.settled]
+                    for write in writes:
+                        write.taken = True
                 self._commit(begun, writes)
             finally:
                 try:
-                    self._wake(writes)
+                    self._conclude(writes)
                 except BaseException:
-                    self._wake(writes)
+                    self._conclude(writes)
                     raise
 
-    def _wake(self, writes: Sequence[Write]) -> None:
+    def _conclude(self, writes: Sequence[Write]) -> None:
+        """Leave no transaction open, for it locks others out, and nobody asleep."""
+        self._database.rest()
         for write in writes:
             if write.settled:
                 write.wake()
@@ -211,10 +214,9 @@ class GroupCommit:
         except Exception:
             raise
         except BaseException:
-            if connection.in_transaction:
-                # Not committed: the others are still queued, the next leader does it.
-                connection.rollback()
-            elif commits:
+            # If it is still open it was not committed, and is undone: the others are
+            # queued as before, and the next leader does it.
+            if commits and not connection.in_transaction:
                 _settle(writes, refused)
             raise
 

@@ -94,10 +94,12 @@ class Database:
             )
         if self._connection is None:
             self._connection = self._open()
-        elif self._connection.in_transaction:
-            # Somebody was struck by a Ctrl-C between its beginning and its end.
-            self._connection.rollback()
         return self._connection
+
+    def rest(self) -> None:
+        """Undo a transaction that a Ctrl-C left open. Lock held."""
+        if self._connection is not None and self._connection.in_transaction:
+            self._connection.rollback()
 
     def close(self) -> None:
         """Close the connection; the next one who needs it opens it. Lock held."""

@@ -235,6 +235,29 @@ def strike_a_leader(journal, moment) -> bool:
     return struck
 
 
+def test_one_who_is_struck_anywhere_locks_nobody_out(path, on_disk):
+    """No transaction is left open: others can write, at once."""
+    claim = on_disk.create("s", request=REQUEST, ttl=DAY)
+    moment, struck = 0, True
+    other = sqlite3.connect(path, isolation_level=None, timeout=0)
+    while struck:
+        moment += 1
+        sys.setprofile(striking_at(moment))
+        try:
+            on_disk.append(claim, text_events(claim.next_seq, 1))
+            struck = False
+        except Struck:
+            pass
+        finally:
+            sys.setprofile(None)
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+    other.close()
+    assert moment > 20, "hardly any place was struck: this test saw nothing"
+    found = numbers(on_disk.read("s").events)
+    assert found == list(range(1, claim.next_seq))
+
+
 @pytest.mark.slow
 def test_a_leader_that_is_struck_anywhere_leaves_nobody_waiting(on_disk):
     """At every call within it, while another thread's events are queued behind it."""
