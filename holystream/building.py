@@ -38,7 +38,7 @@ class Builder:
         endpoint: Where requests go.
         pool: Bounds the connections.
         transport: Opens them.
-        time: Clock, sleep and random.
+        time: Tells clock, sleep and random.
         abandoned: What streams that were dropped unread held; closed by the next one.
     """
 
@@ -46,7 +46,7 @@ class Builder:
     endpoint: Endpoint
     pool: PrioritySemaphore
     transport: HttpTransport
-    time: SystemTime
+    time: Callable[[], SystemTime]
     abandoned: collections.deque[Closable]
 
     def stream(
@@ -62,6 +62,7 @@ class Builder:
     ) -> Stream:
         """Return a stream of the answer to ``request``, or of what is left of it."""
         key = self.endpoint.key
+        time = self.time()
         exchange = Exchange(
             request,
             self.provider,
@@ -73,7 +74,7 @@ class Builder:
             resume=settings.resume,
             min_guarantee=settings.min_guarantee,
             secrets=(*((key.reveal(),) if key else ()), *headers.values()),
-            rng=self.time.rng,
+            rng=time.rng,
         )
         connect = Connector(
             self.transport,
@@ -89,7 +90,7 @@ class Builder:
             priority=priority,
             queue_timeout=settings.timeouts.queue,
             abandoned=self.abandoned,
-            time=self.time,
+            time=time,
             tell=tell,
             recorder=self._recorder(exchange, settings, recovered),
         )
@@ -116,7 +117,7 @@ class Builder:
                 priority="normal",
                 queue_timeout=queue_timeout,
                 abandoned=self.abandoned,
-                time=self.time,
+                time=self.time(),
             ),
         )
 

@@ -170,7 +170,8 @@ class Client:
                 user_agent=_user_agent(),
                 verify=checked_verify(verify),
             ),
-            time=self._time,
+            # Asked for each stream: a test may change it while the client lives.
+            time=lambda: Client._time,
             abandoned=collections.deque(),
         )
 
