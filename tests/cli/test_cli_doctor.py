@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import socket
+from pathlib import Path
 
 import pytest
+from loopback import blackhole, until
 
 from holystream.cli import main
 from holystream.cli.doctor import examination
@@ -154,6 +156,22 @@ def test_ctrl_c_ends_it(start, finish):
             result = finish(process)
     assert result.status == 130
     assert "ok    tcp" in result.out
+
+
+def test_ctrl_c_does_not_wait_for_a_connection(start, finish):
+    with blackhole() as port:
+
+        def connecting():
+            return Path("/proc/net/tcp").read_text().count(f"0100007F:{port:04X} 02")
+
+        before = connecting()
+        url = f"http://127.0.0.1:{port}/v1"
+        process = start("doctor", "--base-url", url, "--timeout", "300")
+        until(lambda: connecting() > before, "the doctor connects")
+        process.send_signal(signal.SIGINT)
+        result = finish(process)
+    assert result.status == 130
+    assert "tcp" not in result.out
 
 
 def test_a_check_that_breaks_is_told_and_the_others_go_on(monkeypatch, capsys, sim):

@@ -1,6 +1,9 @@
 """What the server says: the time, and whether it takes the key."""
 
+import contextlib
 import email.utils
+import socket
+import ssl
 import threading
 import time
 
@@ -198,22 +201,78 @@ def test_an_event_stream_is_not_the_api_either(diagnose, serve):
 
 
 @pytest.mark.parametrize(
-    ("said", "phase", "text"),
+    ("said", "problem", "text"),
     [
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "SENT", "not HTTP"),
-        (b"", "SENT", "the connection broke"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "authentication.not-http", "not HTTP"),
+        (b"", "authentication.no-answer", "the connection broke"),
     ],
 )
-def test_no_answer_is_told(diagnose, said, phase, text):
+def test_no_answer_is_told(diagnose, said, problem, text):
     def converse(sock):
         read_request(sock)
         sock.sendall(said)
 
     with Peer(converse) as peer:
         finding = diagnose(f"{peer.url}/v1")["authentication"]
-    assert finding.problem == "authentication.no-answer"
-    assert finding.facts["phase"] == phase
+    assert finding.problem == problem
+    assert finding.facts["phase"] == "SENT"
     assert text in finding.text
+
+
+def test_a_port_that_speaks_tls_is_told_from_a_server_that_refuses(diagnose, tls_sim):
+    right = tls_sim().base_url
+    finding = diagnose(f"http{right.removeprefix('https')}")["authentication"]
+    assert finding.problem == "authentication.tls-port"
+    assert finding.advice == f"Use --base-url {right}: this port speaks TLS."
+
+
+def test_a_400_of_a_tls_port_is_no_riddle(diagnose, authority):
+    """As nginx and Go do: one port, TLS, and words for whoever comes without."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def converse(sock):
+        if sock.recv(1, socket.MSG_PEEK) == b"\x16":
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(sock, server_side=True) as tls,
+            ):
+                tls.recv(1)
+        else:
+            read_request(sock)
+            sock.sendall(answer(b"go away", status="400 Bad Request"))
+
+    with Peer(converse) as peer:
+        finding = diagnose(f"{peer.url}/v1")["authentication"]
+    assert finding.problem == "authentication.tls-port"
+
+
+def test_a_tls_port_that_wants_another_name_is_one(diagnose):
+    def converse(sock):
+        sock.recv(65536)
+        # A fatal alert: unrecognized_name.
+        sock.sendall(b"\x15\x03\x03\x00\x02\x02\x70")
+
+    with Peer(converse) as peer:
+        finding = diagnose(f"{peer.url}/v1")["authentication"]
+    assert finding.problem == "authentication.tls-port"
+
+
+def test_a_400_without_tls_is_unclear(diagnose, serve):
+    url = serve(lambda _: answer(b"{}", JSON, status="400 Bad Request"))
+    assert diagnose(url)["authentication"].problem == "authentication.unclear"
+
+
+def test_a_circle_of_redirects_is_told(diagnose, serve):
+    around = answer(b"", "Location: /v1/models", status="307 Temporary Redirect")
+    finding = diagnose(serve(lambda _: around))["authentication"]
+    assert finding.problem == "authentication.redirect-loop"
+    assert "more than 5 redirects" in finding.text
+
+
+def test_models_that_are_nested_without_end_are_none(diagnose, serve):
+    findings = diagnose(serve(lambda _: answer(b"[" * 60_000, JSON)))
+    assert findings["buffering"].status is Status.SKIPPED
 
 
 def test_a_silent_server_is_not_waited_for(diagnose):

@@ -159,6 +159,22 @@ def test_a_stream_that_fails_is_told(stream, script, said):
     assert "4711" not in repr(finding)
 
 
+def test_a_slow_server_is_judged_by_what_came_in_time(stream, monkeypatch):
+    monkeypatch.setattr("holystream.cli.doctor.buffering.SECONDS", 0.5)
+    with Simulator(script=Script(stall_at=9000, times=0)) as server:
+        finding = stream(server.base_url, Time(0.05))
+    assert finding.problem != "buffering.failed"
+    assert finding.facts["events"] > 16
+
+
+def test_a_server_that_sends_no_event_fails(stream, monkeypatch):
+    monkeypatch.setattr("holystream.cli.doctor.buffering.SECONDS", 0.2)
+    with Simulator(script=Script(stall_at=0, times=0)) as server:
+        finding = stream(server.base_url, Time())
+    assert finding.problem == "buffering.failed"
+    assert finding.text == "no event came within 0.2 s"
+
+
 def test_a_request_that_cannot_be_made_is_told(stream, environment):
     environment.delenv("HOLYSTREAM_API_KEY")
     made = stream(

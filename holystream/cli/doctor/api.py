@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from holystream.cli.doctor.findings import Finding, fine, found, skipped
+from holystream.cli.doctor.tls import speaks_tls
+from holystream.wire.faults import FaultKind
 from holystream.wire.request import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holystream.cli.doctor.case import Case
+    from holystream.cli.doctor.case import Case, Reply
     from holystream.wire.faults import Answer
 
 _SKEW: Final = 5.0
@@ -25,6 +27,7 @@ _SKEW: Final = 5.0
 _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
 _REFUSED: Final = (401, 403)
+_BAD_REQUEST: Final = 400
 _BY_STATUS: Final[Mapping[int, str]] = {
     401: "authentication.refused",
     402: "authentication.no-credit",
@@ -65,8 +68,7 @@ def authentication(case: Case) -> Finding:
     reply = case.get(case.models_url, with_key=True) if case.key else case.probe
     answer = reply.answer
     if answer is None:
-        phase = {"phase": reply.phase.name}
-        return found("authentication.no-answer", reply.said, phase)
+        return _unanswered(case, reply)
     facts = {"status": answer.status}
     words = {"variable": case.profile.key_variable}
     text = f"GET {urlsplit(case.models_url).path} answered "
@@ -79,6 +81,8 @@ def authentication(case: Case) -> Finding:
         text += case.said(answer)
     if answer.status == _REFUSED[0] and case.key is None:
         return found("authentication.key-needed", text, facts, words)
+    if answer.status == _BAD_REQUEST and speaks_tls(case):
+        return found("authentication.tls-port", text, facts, _over_tls(case))
     problem = _BY_STATUS.get(answer.status, "authentication.unclear")
     if problem == "authentication.not-found" and (right := _with_version(case)):
         return found("authentication.version-missing", text, facts, {"right": right})
@@ -114,6 +118,23 @@ def _answered(case: Case, answer: Answer, text: str, facts: dict[str, Any]) -> F
     return found("authentication.open", f"{text} with the key and without", facts)
 
 
+def _unanswered(case: Case, reply: Reply) -> Finding:
+    """Say what it means that there is no answer."""
+    facts = {"phase": reply.phase.name}
+    kind = reply.fault.kind if reply.fault else None
+    if kind in {FaultKind.LOST, FaultKind.GARBAGE} and speaks_tls(case):
+        return found("authentication.tls-port", reply.said, facts, _over_tls(case))
+    if kind is FaultKind.REDIRECT:
+        return found("authentication.redirect-loop", reply.said, facts)
+    if kind is FaultKind.GARBAGE:
+        return found("authentication.not-http", reply.said, facts)
+    return found("authentication.no-answer", reply.said, facts)
+
+
+def _over_tls(case: Case) -> dict[str, str]:
+    return {"right": f"https{case.base_url.removeprefix('http')}"}
+
+
 def _with_version(case: Case) -> str | None:
     """Return the base URL with /v1, if that is what it lacks."""
     if urlsplit(case.base_url).path:
@@ -133,7 +154,7 @@ def _is_json(answer: Answer) -> bool:
 def _models(answer: Answer | None) -> list[dict[str, Any]]:
     try:
         listed = json.loads(answer.body)["data"] if answer else []
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
     if not isinstance(listed, list):
         return []

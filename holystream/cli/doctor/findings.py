@@ -205,6 +205,13 @@ PROBLEMS: Final[Mapping[str, Problem]] = {
     "authentication.redirected": _fail(
         "If the target is right, make it the --base-url: a key does not follow."
     ),
+    "authentication.redirect-loop": _fail(
+        "Check --base-url: behind it there are only redirects."
+    ),
+    "authentication.tls-port": _fail("Use --base-url {right}: this port speaks TLS."),
+    "authentication.not-http": _fail(
+        "Check host and port of --base-url: what listens there is no HTTP server."
+    ),
     "authentication.not-the-api": _fail(
         "Check --base-url (it usually ends in /v1), and that no login page of a "
         "network or proxy answers in its place."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import ipaddress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from holystream.cli.doctor.findings import Finding, fine, found
@@ -12,6 +13,7 @@ from holystream.wire.socketio import connect, resolve
 
 if TYPE_CHECKING:
     from holystream.cli.doctor.case import Case
+    from holystream.wire.socketio import SocketGuard
 
 _SLOW: Final = 1.0
 """Seconds from which on a look-up is worth a warning."""
@@ -47,8 +49,15 @@ def dns(case: Case) -> Finding:
 def tcp(case: Case) -> Finding:
     """Connect to each address, all at the same time."""
     tried = case.addresses[:_MOST]
+    guards = [case.guard() for _ in tried]
     with concurrent.futures.ThreadPoolExecutor(len(tried)) as threads:
-        outcomes = list(threads.map(lambda entry: _connect(case, entry), tried))
+        try:
+            outcomes = list(threads.map(partial(_connect, case), tried, guards))
+        except BaseException:
+            # A Ctrl-C: leaving the block waits for the threads.
+            for guard in guards:
+                guard.stop()
+            raise
     rows = []
     for entry, (problem, seconds) in zip(tried, outcomes, strict=True):
         rows.append(
@@ -72,9 +81,10 @@ def tcp(case: Case) -> Finding:
     return fine(text, {"addresses": rows})
 
 
-def _connect(case: Case, entry: tuple[Any, ...]) -> tuple[str | None, float]:
+def _connect(
+    case: Case, entry: tuple[Any, ...], guard: SocketGuard
+) -> tuple[str | None, float]:
     """Return what went wrong, if anything, and how long it took."""
-    guard = case.guard()
     began = case.now()
     try:
         connect([entry], guard, source=None, options=[]).close()

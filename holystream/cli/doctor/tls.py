@@ -72,6 +72,37 @@ def tls(case: Case) -> Finding:
     return found("tls.expires-soon", text, facts) if left < _SOON else fine(text, facts)
 
 
+def speaks_tls(case: Case) -> bool:
+    """Whether a port that was spoken to without TLS would have liked it better."""
+    if case.is_tls or case.route.proxy is not None:
+        return False
+    guard = case.guard()
+    with contextlib.ExitStack() as opened:
+        opened.callback(guard.release)
+        try:
+            sock = opened.enter_context(
+                connect(case.addresses, guard, source=None, options=[])
+            )
+            sock.settimeout(case.seconds)
+            opened.enter_context(
+                _untrusting().wrap_socket(sock, server_hostname=case.host)
+            )
+        except ssl.SSLError as error:
+            # An alert: only who speaks TLS says in TLS what it does not like.
+            return (error.reason or "").startswith(("TLSV1", "SSLV3_ALERT"))
+        except (OSError, ValueError, Fault):
+            return False
+    return True
+
+
+def _untrusting() -> ssl.SSLContext:
+    """Return what shows a certificate, and is of no use for anything else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _unusable(bundle: Path) -> str | None:
     """Say what is wrong with a bundle of certificates, if anything is."""
     if not bundle.exists():
@@ -86,9 +117,6 @@ def _unusable(bundle: Path) -> str | None:
 
 def _look(case: Case, facts: dict[str, Any]) -> Certificate | None:
     """Add what the certificate says to the facts, if it can be seen."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # to see it, not to use the connection
     guard = case.guard()
     with contextlib.ExitStack() as opened:
         opened.callback(guard.release)
@@ -100,7 +128,7 @@ def _look(case: Case, facts: dict[str, Any]) -> Certificate | None:
                 _tunnel(case, sock)
             sock.settimeout(case.seconds)
             wrapped = opened.enter_context(
-                context.wrap_socket(sock, server_hostname=case.host)
+                _untrusting().wrap_socket(sock, server_hostname=case.host)
             )
             seen = read_certificate(wrapped.getpeercert(binary_form=True) or b"")
         except (OSError, ValueError, Fault):
