@@ -5,6 +5,7 @@ One thread adds events; any thread may read the text while it does.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from holystream.events import (
@@ -22,23 +23,32 @@ if TYPE_CHECKING:
     from holystream.events import StreamEvent
 
 _PIECES = 1024
+_RECENT = 256
+"""Characters at the end of a text of which the pieces are known: more than a word."""
 
 
 class TextBuffer:
     """A text that grows by small pieces, in little more memory than its characters."""
 
-    __slots__ = ("_merged", "_pieces", "length")
+    __slots__ = ("_merged", "_pieces", "_recent", "_remembered", "length")
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._merged = 0
+        # What came last, each with the pieces it came in, and the sum of its lengths.
+        self._recent: deque[tuple[int, Sequence[str]]] = deque()
+        self._remembered = 0
         self.length = 0
 
-    def append(self, piece: str) -> None:
-        """Add a piece."""
-        pieces = self._pieces
+    def append(self, piece: str, made_of: Sequence[str] = ()) -> None:
+        """Add a piece; ``made_of`` are the smaller ones it came in, if it did."""
+        pieces, size = self._pieces, len(piece)
         pieces.append(piece)
-        self.length += len(piece)
+        self.length += size
+        self._recent.append((size, made_of or (piece,)))
+        self._remembered += size
+        while self._remembered - self._recent[0][0] >= _RECENT:
+            self._remembered -= self._recent.popleft()[0]
         if len(pieces) - self._merged > _PIECES:
             # A Python string costs some 50 bytes beside its characters. One slice
             # assignment, so that a reader in another thread sees the old or the new.
@@ -50,6 +60,8 @@ class TextBuffer:
         if length < self.length:
             self._pieces = [self.text[:length]]
             self._merged = 0
+            self._recent.clear()
+            self._remembered = 0
             self.length = length
 
     @property
@@ -59,20 +71,18 @@ class TextBuffer:
 
     @property
     def last_piece(self) -> int:
-        """Where the last piece begins; it may have been merged with those before it."""
-        return self.length - len(self._pieces[-1]) if self._pieces else 0
+        """Where the last piece begins; 0 where that is not known."""
+        return self.length - len(self._recent[-1][1][-1]) if self._recent else 0
 
     def pieces_behind(self, offset: int) -> int:
-        """Return how many of the pieces begin at ``offset`` or behind it, about.
-
-        Pieces that were merged count as one.
-        """
-        count, start = 0, self.length
-        for piece in reversed(self._pieces):
-            start -= len(piece)
-            if start < offset:
-                break
-            count += 1
+        """Return how many of the pieces end behind ``offset``, as far as is known."""
+        count, end = 0, self.length
+        for _, pieces in reversed(self._recent):
+            for piece in reversed(pieces):
+                if end <= offset:
+                    return count
+                end -= len(piece)
+                count += 1
         return count
 
 
@@ -117,7 +127,7 @@ class Transcript:
         ]
         if pieces:
             text = "".join(pieces)
-            self._draft(0).text.append(text)
+            self._draft(0).text.append(text, pieces)
             self.extent += len(text)
             self.content_events += len(pieces)
             if len(pieces) == len(events):
@@ -189,7 +199,7 @@ class Transcript:
         return draft.text.last_piece if draft else 0
 
     def pieces_behind(self, offset: int) -> int:
-        """Return how many pieces of the first choice begin at ``offset`` or later."""
+        """Return how many pieces of the first choice's text end behind ``offset``."""
         draft = self._drafts.get(0)
         return draft.text.pieces_behind(offset) if draft else 0
 

@@ -116,6 +116,7 @@ class Player:
         seed=None,
         deterministic=None,
         prompt=PROMPT,
+        model="m",
         **asked,
     ):
         self.now = 1000.0
@@ -125,7 +126,7 @@ class Player:
         request = chat_request(
             prompt,
             profile=dialect,
-            model="m",
+            model=model,
             n=n,
             temperature=temperature,
             seed=seed,

@@ -80,9 +80,14 @@ def prefilled(
         if not isinstance(begun.get("content"), str) or begun.get("tool_calls"):
             return None
         messages.pop()
+        if not prefill.echo:
+            prefix = begun["content"] + prefix
+        elif not prefix.startswith(begun["content"]):
+            # It comes back before what is new, and has not come whole.
+            return None
     message: dict[str, Any] = {
         **(begun or {"role": "assistant"}),
-        "content": (begun["content"] if begun else "") + prefix,
+        "content": prefix,
     }
     changes: dict[str, Any] = {}
     if prefill.spelling == "prefix":

@@ -43,6 +43,9 @@ _CONSTRAINTS: Final = (
     "format",
 )
 
+_FREE: Final = (None, False, "", {"type": "text"})
+"""What a field says that constrains nothing. An empty schema does: to JSON."""
+
 
 class Verified:
     """Prefill, one word rewound: a greedy model has to write it again."""
@@ -90,7 +93,7 @@ def may_extend(trail: Trail) -> bool:
         and not transcript.tool_calls
         and not trail.half_call
         and list(transcript.texts) == [0]
-        and not any(body.get(name) for name in _CONSTRAINTS)
+        and not any(body.get(name) not in _FREE for name in _CONSTRAINTS)
     )
 
 

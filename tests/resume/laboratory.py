@@ -16,7 +16,7 @@ import re
 from exchange_player import Player
 
 from holystream.errors import Phase
-from holystream.events import Guarantee, Resumed
+from holystream.events import Guarantee, Resumed, Rewound
 from holystream.resilience.retry import RetryPolicy
 from holystream.simulator.messages import Headers, ReceivedRequest
 from holystream.simulator.script import Script
@@ -81,7 +81,10 @@ class Laboratory(Player):
         sizes=None,
         change=lambda body: body,
     ):
-        """Play one attempt: so many bytes arrive, in reads of these sizes."""
+        """Play one attempt: so many bytes arrive, in reads of these sizes.
+
+        A ``cut`` that is a float is a share of the body.
+        """
         self.attempt()
         number = self.exchange.attempts
         response = self.respond(script)
@@ -91,6 +94,8 @@ class Laboratory(Player):
             return self.end(FaultKind.STATUS, Phase.HEADERS, answer=answer)
         data = change(data)
         self.bodies.append(data)
+        if isinstance(cut, float):
+            cut = int(cut * len(data))
         body = Body()
         self._take(self.exchange.connected("req", self.now, body.taken))
         for read in reads(data[:cut], sizes):
@@ -120,6 +125,46 @@ class Laboratory(Player):
     def resumptions(self):
         return [event for event in self.log if isinstance(event, Resumed)]
 
+    @property
+    def is_true(self):
+        """Whether the text is what the guarantee says: the server knows what it wrote.
+
+        All of it is of one generation, or has seams behind which the server went on
+        with exactly what was delivered; a text that is not complete is the beginning
+        of such a one.
+        """
+        complete = self.completion is not None
+        last = max(
+            (at for at, event in enumerate(self.log) if isinstance(event, Rewound)),
+            default=0,
+        )
+        seams = [
+            event.offset
+            for event in self.log[last:]
+            if isinstance(event, Resumed) and event.guarantee is Guarantee.CONTINUED
+        ]
+        return self._is_written(self.text, seams, complete=complete)
+
+    def _is_written(self, text, seams, *, complete):
+        if not text and not complete:
+            return True
+
+        def fits(written, text):
+            return written == text if complete else written.startswith(text)
+
+        generations = self.service.generations
+        if not seams:
+            return any(fits(one.wholes[0].text, text) for one in generations)
+        *earlier, seam = seams
+        prefix = text[:seam].rstrip().rstrip("\ufffd").rstrip()
+        blank = text[len(prefix) : seam]
+        return self._is_written(text[:seam], earlier, complete=False) and any(
+            fits(written[common(written, blank) :], text[seam:])
+            for one in generations
+            if one.prefix == prefix
+            for written in [one.wholes[0].text[len(prefix) :]]
+        )
+
     def check(self, whole):
         """Hold that the answer is exactly this text, and the guarantee what it says."""
         assert self.error is None, self.error
@@ -148,6 +193,14 @@ def received(request):
         connection=1,
         at=0.0,
     )
+
+
+def common(one, other):
+    """Return how many characters two texts have in common at their beginning."""
+    same = itertools.takewhile(
+        lambda pair: pair[0] == pair[1], zip(one, other, strict=False)
+    )
+    return sum(1 for _ in same)
 
 
 def reads(data, sizes=None):
