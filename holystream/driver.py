@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from holystream.clocks import CancelToken
 from holystream.driven import StreamState
 from holystream.errors import (
+    JournalError,
     Phase,
     PoolError,
     QueueTimeout,
@@ -82,7 +83,7 @@ class Driver(Generic[Message, Event]):
         # Held by the thread that advances; waited for only as that thread leaves. Taken
         # by `keep`, for a Ctrl-C must not come between taking it and knowing that.
         self._reading = threading.Lock()
-        self._error: StreamError | None = None
+        self._error: StreamError | JournalError | None = None
         self._failed_at = 0.0
         self._guard: SocketGuard | None = None
         self._permit: Permit | None = None
@@ -166,7 +167,7 @@ class Driver(Generic[Message, Event]):
         except BaseException as error:
             # First and without a call, should another Ctrl-C come.
             self.state = StreamState.CLOSED
-            if self._error is None and isinstance(error, StreamError):
+            if self._error is None and isinstance(error, (StreamError, JournalError)):
                 self._error = error
             self._end(error)
             raise

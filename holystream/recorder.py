@@ -111,8 +111,7 @@ class Recorder:
             if self._may_lag(events, now):
                 return
             self._committed_at = now
-        self._commit()
-        if self._exchange.complete:
+        if self._commit() and self._exchange.complete:
             self._finish(Outcome.DONE, b"")
 
     def end(self, error: BaseException | None) -> None:
@@ -174,9 +173,10 @@ class Recorder:
             or (recording.interval and now - self._committed_at >= recording.interval)
         )
 
-    def _commit(self) -> None:
+    def _commit(self) -> bool:
+        """Store what is held; return whether it is stored."""
         if self._claim is None or not self._records:
-            return
+            return False
         held, self._held = self._held, []
         self._characters = 0
         cursor = self._exchange.checkpoint().encode()
@@ -189,8 +189,9 @@ class Recorder:
                 f"Of stream {stream_id!r} {self._stored} characters are recorded, and "
                 "client.resume() can go on behind them.",
             )
-        else:
-            self._stored = self._exchange.transcript.length
+            return False
+        self._stored = self._exchange.transcript.length
+        return True
 
     def _finish(self, outcome: Outcome, final: bytes) -> None:
         """End it for good; or, if that fails, leave that to whoever resumes it."""
