@@ -1,0 +1,16 @@
+"""What happened to the streams of a client, in numbers and names: never their content.
+
+Each attempt and each stream leaves one frozen record, whichever way it ends. They are
+counted here and handed to hooks; exporters are hooks.
+"""
+
+from __future__ import annotations
+
+from holystream.telemetry.records import (
+    AttemptOutcome,
+    AttemptRecord,
+    StreamOutcome,
+    StreamRecord,
+)
+
+__all__ = ["AttemptOutcome", "AttemptRecord", "StreamOutcome", "StreamRecord"]
