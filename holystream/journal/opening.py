@@ -35,8 +35,13 @@ def open_journal(
         return MemoryJournal()
     if isinstance(journal, (str, os.PathLike)):
         # Not before it is needed: few programs keep a journal in a file.
-        from holystream.journal.sqlite import SQLiteJournal  # noqa: PLC0415
-
+        try:
+            from holystream.journal.sqlite import SQLiteJournal  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigurationError(
+                f"a journal in a file needs Python's {error.name}, which this system "
+                'does not have: give ":memory:"'
+            ) from error
         return SQLiteJournal(journal, durability=durability)
     if not hasattr(journal, "claim"):
         raise ConfigurationError(

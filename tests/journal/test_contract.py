@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 
@@ -530,6 +531,13 @@ class TestOpenJournal:
     def test_nothing_else(self, value):
         with pytest.raises(ConfigurationError, match="journal= must be a path"):
             open_journal(value)
+
+    def test_a_system_without_the_locks_it_takes(self, tmp_path, monkeypatch):
+        monkeypatch.delitem(sys.modules, "holystream.journal.sqlite")
+        monkeypatch.delitem(sys.modules, "holystream.journal.owners")
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+        with pytest.raises(ConfigurationError, match="needs Python's fcntl"):
+            open_journal(tmp_path / "a.db")
 
     def test_a_durability_that_there_is_not(self, tmp_path):
         with pytest.raises(ConfigurationError, match="durability="):

@@ -75,3 +75,22 @@ def test_a_descriptor_is_not_handed_to_programs(tmp_path):
     lock = OwnerLock(tmp_path)
     assert not os.get_inheritable(lock._descriptor)
     lock.close()
+
+
+def test_a_file_that_another_looks_at_before_it_is_locked(tmp_path, monkeypatch):
+    """For a moment it holds the lock that tells the dead: the owner takes another."""
+    lock_it, lookers = fcntl.flock, []
+
+    def flock(descriptor, operation):
+        if not lookers:
+            (path,) = tmp_path.iterdir()
+            lookers.append(path.open())
+            lock_it(lookers[0], fcntl.LOCK_SH)
+        lock_it(descriptor, operation)
+
+    monkeypatch.setattr("holystream.journal.owners.fcntl.flock", flock)
+    lock = OwnerLock(tmp_path)
+    monkeypatch.undo()
+    lookers[0].close()
+    assert [path.stem for path in tmp_path.iterdir()] == [lock.owner]
+    assert is_alive(tmp_path, lock.owner)
