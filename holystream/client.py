@@ -21,6 +21,7 @@ from holystream.providers.registry import (
 from holystream.recovery import from_journal, let_go
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
+from holystream.resilience.redact import secrets_in_query
 from holystream.resume.token import ResumeToken, looks_like_one
 from holystream.settings import (
     OUR_HEADERS,
@@ -479,7 +480,7 @@ class Client:
             timeouts=FEED_TIMEOUTS if timeout is None else Timeouts.of(timeout),
             retry=FEED_RETRY if retry is None else checked_retry(retry),
             refusal=self._provider.refusal,
-            secrets=tuple(secrets.values()),
+            secrets=(*secrets.values(), *secrets_in_query(place)),
             last_event_id=checked_event_id(last_event_id),
             rng=self._time.rng,
         )
@@ -490,8 +491,9 @@ class Client:
             secrets=secrets,
             redirected=as_a_browser,
         )
+        limits = timeout if isinstance(timeout, Timeouts) else self._settings.timeouts
         return self._builder.event_source(
-            feed, request, body, queue_timeout=self._settings.timeouts.queue
+            feed, request, body, queue_timeout=limits.queue
         )
 
     def with_options(

@@ -35,6 +35,19 @@ SETTLED = 5.0
 """Seconds after which a connection that brought nothing counts as progress as well."""
 
 _NO_CONTENT = 204
+_REWORDED = (
+    (
+        "API key: the environment variable {key_variable}, or the argument api_key=",
+        "key in headers=: the client's own goes to the origin of its base URL alone",
+    ),
+    ("Check base_url: it usually ends in /v1.", "Check the URL."),
+    ("names the API and not another service", "names an event stream"),
+    (" for models that think or queue for long", ""),
+    ("make it the base_url", "ask for it"),
+    ("the base URL and", "the URL and"),
+    ("base_url", "the URL"),
+)
+"""Advice for those who ask a model, and what it is for those who follow a feed."""
 
 
 class Comment(msgspec.Struct, frozen=True):
@@ -182,10 +195,17 @@ class Feed:
             error = error_from(
                 fault,
                 self._refusal(fault.answer) if fault.answer else None,
-                key_variable="the API key",
+                key_variable="",
                 timeouts=self._timeouts,
                 provider=self._endpoint,
                 secrets=self._secrets,
+                reworded=_reworded,
             )
         error.__cause__ = fault.__cause__
         return self.describe(error)
+
+
+def _reworded(advice: str) -> str:
+    for ours, theirs in _REWORDED:
+        advice = advice.replace(ours, theirs)
+    return advice

@@ -332,3 +332,64 @@ def test_bad_input_is_refused_before_anything_is_sent(client, arguments, named):
     ) as caught:
         client.event_source(**{"url": "http://127.0.0.1:9/feed", **arguments})
     assert "word@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "advice"),
+    [
+        (REFUSED % 401, "Check the key in headers=: the client's own goes to"),
+        (REFUSED % 404, "Check the URL."),
+        (
+            b"HTTP/1.1 302 X\r\nContent-Length: 0\r\nLocation: x:y\r\n\r\n",
+            "ask for it.",
+        ),
+        (b"HTTP/1.1 200 X\r\nContent-Type: a/b\r\n\r\n", "Check the URL."),
+        (b"SSH-2.0\r\n", "Check that the URL names an event stream."),
+        (STREAM + b"x" * 9_000_000, "check what answers there."),
+    ],
+)
+def test_what_ends_it_gives_advice_for_a_feed(client, answer, advice):
+    once = holystream.RetryPolicy(attempts=1)
+    with Server(answer) as server, pytest.raises(holystream.StreamError) as caught:
+        next(client.event_source(server.url, retry=once))
+    assert advice in str(caught.value)
+    for word in ("base_url", "max_", "api_key", "{"):
+        assert word not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("key=AIzaSecret", "AIzaSecret"),
+        ("a=b&api%5Fkey=AIza%2FSecret&c", "AIza/Secret"),
+        ("q=a-long-value-of-any-name", "a-long-value-of-any-name"),
+    ],
+)
+def test_a_key_in_the_url_is_in_no_error(client, query, said):
+    body = f"no such page: /feed?{query} ({said})".encode()
+    refusal = b"HTTP/1.1 404 X\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with Server(refusal) as server:
+        source = client.event_source(f"{server.url}?{query}")
+        with pytest.raises(holystream.NotFound) as caught:
+            next(source)
+    assert "no such page: /feed?" in str(caught.value)
+    assert "AIza" not in repr(caught.value)
+    assert said not in repr(caught.value)
+
+
+def test_a_word_in_the_url_may_be_said(client):
+    body = b"no such topic: payments"
+    refusal = b"HTTP/1.1 404 X\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with Server(refusal) as server:
+        source = client.event_source(f"{server.url}?topic=payments&key=")
+        with pytest.raises(holystream.NotFound, match="topic: payments"):
+            next(source)
+
+
+def test_its_timeout_bounds_the_queue_as_well():
+    pool = holystream.PrioritySemaphore(1)
+    limits = holystream.Timeouts(queue=0.05)
+    with holystream.Client("hs-events-4f9a1c", pool=pool) as client, pool.acquire():
+        source = client.event_source("http://127.0.0.1:9/", timeout=limits)
+        with pytest.raises(holystream.QueueTimeout):
+            next(source)

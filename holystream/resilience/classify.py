@@ -43,7 +43,7 @@ from holystream.resilience.refusals import is_api_error, meaning_of, status_of
 from holystream.wire.faults import FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from holystream.clocks import Timeouts
     from holystream.wire.faults import Fault, Refusal
@@ -201,7 +201,7 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
             Verdict.FATAL,
             LimitExceeded,
             "a line or an event exceeds its limit",
-            "Raise max_line_bytes or max_event_bytes if such events are expected.",
+            "No answer has one that long: check what answers there.",
         )
     ),
     FaultKind.CODING: _always(
@@ -263,6 +263,7 @@ def error_from(
     timeouts: Timeouts,
     provider: str,
     secrets: Collection[str] = (),
+    reworded: Callable[[str], str] = str,
     wall_now: float | None = None,
 ) -> StreamError:
     """Build the typed error that a fault means, ready to be described and raised.
@@ -277,6 +278,7 @@ def error_from(
         timeouts: The limits that the message may name.
         provider: The provider's name, for the message.
         secrets: Configured keys, and whatever else must not be in a message.
+        reworded: Puts an advice into words that suit the caller.
         wall_now: Seconds since 1970, for hints that are moments where the server sent
             no ``Date``; the machine's clock by default.
     """
@@ -289,6 +291,7 @@ def error_from(
             key_variable=key_variable,
             provider=provider,
             secrets=unsaid,
+            reworded=reworded,
             wall_now=now,
         )
     row = FAULTS[fault.kind][fault.phase]
@@ -305,7 +308,7 @@ def error_from(
     detail = fit_for_a_message(detail, unsaid)
     if detail and detail != fault.kind.value:
         happened = f"{happened}: {detail}"
-    error = row.error(_sentences(happened, row.advice))
+    error = row.error(_sentences(happened, reworded(row.advice)))
     error.verdict = row.verdict
     error.phase = fault.phase
     return error
@@ -325,6 +328,7 @@ def _api_error(
     key_variable: str,
     provider: str,
     secrets: list[str],
+    reworded: Callable[[str], str],
     wall_now: float,
 ) -> APIError:
     status = status_of(refusal)
@@ -355,7 +359,7 @@ def _api_error(
     said = fit_for_a_message(refusal.message, secrets)
     if said:
         happened += f": {said}"
-    advice = meaning.advice.format(key_variable=key_variable)
+    advice = reworded(meaning.advice).format(key_variable=key_variable)
     error = meaning.error(
         _sentences(happened, advice), status=status, code=code, type=kind
     )

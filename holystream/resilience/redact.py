@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from holystream.resilience.disguises import decoded, views
 
@@ -37,6 +38,32 @@ _KEY_LIKE: Final = re.compile(
     re.ASCII,
 )
 """Keys that we were not told of, in the shape that the providers give or mask them."""
+
+
+_SHORTEST_VALUE: Final = 20
+"""The same where the name is not that of a secret."""
+
+_SECRET_NAME: Final = re.compile(
+    "auth|key|token|secret|cookie|pass|pwd|credential|session|sig", re.IGNORECASE
+)
+
+
+def may_be_secret(name: str, value: str) -> bool:
+    """Whether the value of a header, or in a query, should not be repeated."""
+    named = _SECRET_NAME.search(name) is not None
+    return len(value) >= (_SHORTEST_SECRET if named else _SHORTEST_VALUE)
+
+
+def secrets_in_query(url: str) -> list[str]:
+    """Return what may be secret in the query of a URL: as it means, and as written."""
+    try:
+        query = urlsplit(url).query
+    except ValueError:
+        return []
+    pairs = parse_qsl(query)
+    written = (pair.partition("=") for pair in query.split("&"))
+    pairs += [(unquote_plus(name), value) for name, _, value in written]
+    return [value for name, value in pairs if may_be_secret(name, value)]
 
 
 def one_line_each(secrets: Collection[str]) -> list[str]:

@@ -10,23 +10,19 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote_plus, urlsplit
+from urllib.parse import urlsplit
+
+from holystream.resilience.redact import may_be_secret, secrets_in_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _SHORTEST_SECRET = 6
-_SHORTEST_VALUE = 20
-"""Where the name is not that of a secret. What is shorter is a word, and hiding it
-would only spoil the recording."""
 _QUOTE = 24
 """As many bytes in common with a prompt are a quote of it, not a coincidence."""
 _NOT_PROMPTS = ("model", "role", "type")
 _BLOCK = _QUOTE // 2
 """A quote holds one of these whole, wherever it begins."""
-_SECRET_NAME = re.compile(
-    "auth|key|token|secret|cookie|pass|pwd|credential|session|sig", re.IGNORECASE
-)
 _SCHEMES = ("bearer", "basic", "digest", "apikey", "negotiate")
 _KEY_LIKE = re.compile(
     rb"(?<![A-Za-z0-9])(?:(?:sk|rk|hs)-[\w*-]{8,}|(?<=Bearer )\S{8,})"
@@ -67,7 +63,7 @@ class Discretion:
     def __init__(
         self, headers: Mapping[str, str], prompt: bytes | None, url: str = ""
     ) -> None:
-        secrets = set(_of_headers(headers)) | set(_of_query(url))
+        secrets = set(_of_headers(headers)) | set(secrets_in_query(url))
         self._secrets = _longest_first({each.encode() for each in secrets})
         self._prompt = prompt
         self._is_answer = True
@@ -111,31 +107,11 @@ class Discretion:
 
 def _of_headers(headers: Mapping[str, str]) -> Iterator[str]:
     for name, value in headers.items():
-        shortest = _shortest(name)
         for word in re.split(r"[\s;,]+", value):
             # Of "Bearer" and the key, the key; of a cookie, its value as well.
             for part in (word, word.partition("=")[2]):
-                if len(part) >= shortest and part.lower() not in _SCHEMES:
+                if may_be_secret(name, part) and part.lower() not in _SCHEMES:
                     yield part
-
-
-def _of_query(url: str) -> Iterator[str]:
-    try:
-        query = urlsplit(url).query
-    except ValueError:
-        return
-    for name, value in parse_qsl(query):
-        if len(value) >= _shortest(name):
-            yield value
-    for pair in query.split("&"):
-        name, _, value = pair.partition("=")
-        # As it was written, which may be with percent signs.
-        if len(value) >= _shortest(unquote_plus(name)):
-            yield value
-
-
-def _shortest(name: str) -> int:
-    return _SHORTEST_SECRET if _SECRET_NAME.search(name) else _SHORTEST_VALUE
 
 
 def _longest_first(words: set[bytes]) -> list[bytes]:
