@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from holystream.attempts import Attempts
 from holystream.connector import Connector
 from holystream.driver import Driver
-from holystream.event_source import EventSource, FeedConnector
+from holystream.event_source import EventSource, FeedAttempts, FeedConnector
 from holystream.exchange import Exchange
 from holystream.recorder import Recorder
 from holystream.resume.checkpoint import Recorded
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from holystream.feed import Feed
     from holystream.providers.base import ChatRequest, Provider
     from holystream.recovered import Recovered
-    from holystream.resilience.endpoints import Endpoint
+    from holystream.resilience.budget import RetryBudget
     from holystream.resilience.pool import Priority, PrioritySemaphore
+    from holystream.resilience.routing import Router
     from holystream.settings import Settings
+    from holystream.telemetry import Telemetry
     from holystream.wire.http import HttpTransport
     from holystream.wire.request import HttpRequest
 
@@ -35,7 +38,9 @@ class Builder:
 
     Attributes:
         provider: The dialect.
-        endpoint: Where requests go.
+        router: Picks where each attempt goes.
+        budget: Bounds the retries of all streams together.
+        telemetry: Keeps the records.
         pool: Bounds the connections.
         transport: Opens them.
         time: Tells clock, sleep and random.
@@ -43,7 +48,9 @@ class Builder:
     """
 
     provider: Provider
-    endpoint: Endpoint
+    router: Router
+    budget: RetryBudget
+    telemetry: Telemetry
     pool: PrioritySemaphore
     transport: HttpTransport
     time: Callable[[], SystemTime]
@@ -61,31 +68,39 @@ class Builder:
         recovered: Recovered | None = None,
     ) -> Stream:
         """Return a stream of the answer to ``request``, or of what is left of it."""
-        key = self.endpoint.key
         time = self.time()
+        endpoints = self.router.endpoints
+        keys = [endpoint.key.reveal() for endpoint in endpoints if endpoint.key]
         exchange = Exchange(
             request,
             self.provider,
             stream_id=stream_id,
-            endpoint=self.endpoint.name,
+            endpoint=endpoints[0].name,
             timeouts=settings.timeouts,
             deadline=settings.deadline,
             retry=settings.retry,
             resume=settings.resume,
             min_guarantee=settings.min_guarantee,
-            secrets=(*((key.reveal(),) if key else ()), *headers.values()),
+            secrets=(*keys, *headers.values()),
             rng=time.rng,
         )
-        connect = Connector(
-            self.transport,
-            self.endpoint,
-            secrets=self.key_headers(),
-            headers=headers,
-            exchange=exchange,
+        attempts = Attempts(
+            exchange,
+            Connector(
+                self.transport,
+                self.provider.profile,
+                headers=headers,
+                exchange=exchange,
+            ),
+            router=self.router,
+            budget=self.budget,
+            telemetry=self.telemetry,
+            provider=self.provider.profile.name,
+            priority=priority,
         )
         driver = Driver(
             exchange,
-            connect=connect,
+            attempts=attempts,
             pool=self.pool,
             priority=priority,
             queue_timeout=settings.timeouts.queue,
@@ -112,7 +127,9 @@ class Builder:
             feed,
             Driver(
                 feed,
-                connect=FeedConnector(self.transport, request, body, feed),
+                attempts=FeedAttempts(
+                    FeedConnector(self.transport, request, body, feed)
+                ),
                 pool=self.pool,
                 priority="normal",
                 queue_timeout=queue_timeout,
@@ -120,11 +137,6 @@ class Builder:
                 time=self.time(),
             ),
         )
-
-    def key_headers(self) -> dict[str, str]:
-        """Return the headers that carry the key, if there is one."""
-        key = self.endpoint.key
-        return self.provider.profile.key_headers(key.reveal()) if key else {}
 
     def close_abandoned(self) -> None:
         """Close what dropped streams have left."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from holystream.building import Builder
 from holystream.clocks import SystemTime, Timeouts
+from holystream.connector import key_headers
 from holystream.detached import from_token
 from holystream.errors import ConfigurationError, InvalidRequest
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
@@ -19,15 +20,19 @@ from holystream.providers.registry import (
     provider as find_provider,
 )
 from holystream.recovery import from_journal, let_go
+from holystream.resilience.budget import RetryBudget
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
 from holystream.resilience.redact import secrets_in_query
+from holystream.resilience.routing import Router
 from holystream.resume.token import ResumeToken, looks_like_one
 from holystream.settings import (
     OUR_HEADERS,
     Recording,
     Settings,
     checked_body,
+    checked_breaker,
+    checked_budget,
     checked_callback,
     checked_event_id,
     checked_headers,
@@ -39,20 +44,23 @@ from holystream.settings import (
     checked_stream_id,
     checked_url,
     checked_verify,
-    endpoint_of,
+    endpoints_of,
 )
+from holystream.telemetry import Telemetry
 from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest, as_a_browser, origin
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from holystream.event_source import EventSource
     from holystream.events import Failed, Guarantee, StreamEvent
     from holystream.journal import Journal
     from holystream.providers.profile import Profile
+    from holystream.resilience.circuit import BreakerPolicy
+    from holystream.resilience.endpoints import Endpoint
     from holystream.resilience.pool import Priority
     from holystream.resilience.retry import RetryPolicy
     from holystream.stream import Stream
@@ -79,6 +87,9 @@ class Client:
         model: The model of streams that name none.
         base_url: Where the API is, ``/v1`` or the like included; by default the
             provider's own.
+        endpoints: Several places that serve the same API, in place of ``base_url``:
+            each attempt goes to the one that does best, and an answer that breaks off
+            at one goes on at another. One without a key of its own gets ``api_key``.
         timeout: Seconds of silence, (connect, read) seconds as in requests, or
             `Timeouts`.
         deadline: Seconds for a whole stream, retries included; none by default.
@@ -89,6 +100,11 @@ class Client:
         min_guarantee: An answer that can only be had with less than this is an error.
         pool: Bounds the connections; share one between clients to bound them together.
             By default 50 for this client.
+        breaker: When an endpoint is left alone for a while; by default after 5 failures
+            in a row, for 60 s.
+        retry_budget: Bounds the retries of all streams together; share one between
+            clients to bound them together. By default a fifth of the requests of the
+            last 10 s, and 10 a second.
         journal: Where streams are recorded, prompts and texts included, so that
             `resume` can go on with them after a crash: the path of an SQLite database,
             or a journal. By default nowhere.
@@ -120,12 +136,15 @@ class Client:
         provider: str | Profile | None = None,
         model: str | None = None,
         base_url: str | None = None,
+        endpoints: Iterable[Endpoint] | None = None,
         timeout: Timeouts | float | tuple[float, float] | None = None,
         deadline: float | None = None,
         retry: RetryPolicy | None = None,
         resume: Sequence[str] | None = None,
         min_guarantee: Guarantee | None = None,
         pool: PrioritySemaphore | None = None,
+        breaker: BreakerPolicy | None = None,
+        retry_budget: RetryBudget | None = None,
         journal: str | os.PathLike[str] | Journal | None = None,
         checkpoint_every: int = 0,
         checkpoint_interval: float = 0.0,
@@ -138,10 +157,16 @@ class Client:
         # An error's traceback may be shown with its variables.
         del api_key
         if provider is None:
-            provider = DEFAULT if base_url is None else COMPATIBLE
+            elsewhere = base_url is not None or endpoints is not None
+            provider = COMPATIBLE if elsewhere else DEFAULT
         self._provider = find_provider(provider)
-        self._endpoint = endpoint_of(
-            self._provider.profile, key, base_url, allow_http=allow_http
+        self._router = Router(
+            endpoints_of(
+                self._provider.profile, key, base_url, endpoints, allow_http=allow_http
+            ),
+            breaker=checked_breaker(breaker),
+            clock=_now,
+            rng=self._time.rng,
         )
         self._settings = Settings(
             journal=None if journal is None else open_journal(journal),
@@ -164,7 +189,9 @@ class Client:
         )
         self._builder = Builder(
             provider=self._provider,
-            endpoint=self._endpoint,
+            router=self._router,
+            budget=checked_budget(retry_budget) or RetryBudget(clock=_now),
+            telemetry=Telemetry(),
             pool=self.pool,
             transport=HttpTransport(
                 connections=self.pool.limit,
@@ -463,11 +490,17 @@ class Client:
         self._builder.close_abandoned()
         place = checked_url(url)
         body = checked_body(json)
-        key = self._endpoint.key
-        at_home = key is not None and origin(place) == origin(self._endpoint.base_url)
+        home = next(
+            (
+                endpoint
+                for endpoint in self._router.endpoints
+                if origin(place) == origin(endpoint.base_url)
+            ),
+            None,
+        )
         # The caller's own headers may hold keys too: none follows to another origin.
         secrets = {
-            **(self._builder.key_headers() if at_home else {}),
+            **(key_headers(self._provider.profile, home) if home else {}),
             **checked_headers(
                 headers,
                 "headers",
@@ -545,10 +578,21 @@ class Client:
         if not hasattr(self, "_settings"):
             # Shown by a traceback of its own making.
             return "<Client>"
-        return (
-            f"<Client provider={self._provider.profile.name!r} "
-            f"base_url={self._endpoint.base_url!r} model={self._settings.model!r}>"
+        endpoints = self._router.endpoints
+        where = (
+            f"base_url={endpoints[0].base_url!r}"
+            if len(endpoints) == 1
+            else f"endpoints={[endpoint.name for endpoint in endpoints]}"
         )
+        return (
+            f"<Client provider={self._provider.profile.name!r} {where} "
+            f"model={self._settings.model!r}>"
+        )
+
+
+def _now() -> float:
+    """Return monotonic seconds, by the clock that a test may have put in place."""
+    return Client._time.now()  # noqa: SLF001 - of this module
 
 
 @functools.cache

@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holystream.exchange import Exchange
+    from holystream.providers.profile import Profile
     from holystream.resilience.endpoints import Endpoint
     from holystream.wire.http import HttpConnection, HttpTransport
     from holystream.wire.socketio import SocketGuard
 
 
 class Connector:
-    """Opens connections to one endpoint. One thread at a time calls it.
+    """Opens connections for one answer. One thread at a time calls it.
 
     Args:
         transport: What opens them.
-        endpoint: Where.
-        secrets: The headers that carry its key.
+        profile: Says which header carries a key.
         headers: The caller's own headers.
         exchange: Says what to ask for.
     """
@@ -30,22 +30,20 @@ class Connector:
     def __init__(
         self,
         transport: HttpTransport,
-        endpoint: Endpoint,
+        profile: Profile,
         *,
-        secrets: Mapping[str, str],
         headers: Mapping[str, str],
         exchange: Exchange,
     ) -> None:
         self._transport = transport
-        self._base_url = endpoint.base_url
-        self._secrets = secrets
+        self._profile = profile
         self._headers = {"Content-Type": "application/json", **headers}
         self._exchange = exchange
         # Now, so that a caller learns at once of what JSON cannot hold.
         self._body = encode(exchange.request)
 
-    def __call__(self, guard: SocketGuard) -> HttpConnection:
-        """Connect, and ask.
+    def __call__(self, guard: SocketGuard, endpoint: Endpoint) -> HttpConnection:
+        """Connect to an endpoint, and ask.
 
         Raises:
             Fault: There is no event stream.
@@ -57,12 +55,18 @@ class Connector:
             body = encode(asked) if asked.body else None
         return self._transport.open(
             HttpRequest(
-                url=self._base_url + asked.path,
+                url=endpoint.base_url + asked.path,
                 body=body,
                 method=asked.method,
                 headers={**self._headers, **asked.headers},
-                secrets=self._secrets,
+                secrets=key_headers(self._profile, endpoint),
                 last_event_id=asked.last_event_id,
             ),
             guard,
         )
+
+
+def key_headers(profile: Profile, endpoint: Endpoint) -> dict[str, str]:
+    """Return the headers that carry an endpoint's key, if it has one."""
+    key = endpoint.key
+    return profile.key_headers(key.reveal()) if key else {}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from holystream.errors import StreamError
     from holystream.resilience.progress import Wait
     from holystream.wire.faults import Fault
+    from holystream.wire.socketio import SocketGuard
 
 Read_co = TypeVar("Read_co", covariant=True)
 Taken_contra = TypeVar("Taken_contra", contravariant=True)
@@ -63,6 +64,51 @@ class Recording(Closable, Protocol[Taken_contra]):
 
     def end(self, error: BaseException | None) -> None:
         """Take the end, and what it ended with."""
+        ...
+
+
+class Attending(Closable, Protocol[Read_co, Told]):
+    """Attends the attempts of a stream; `holystream.attempts.Attempts` says how."""
+
+    @property
+    def open(self) -> bool:
+        """Whether the stream was opened, and its end was not told yet."""
+        ...
+
+    def opened(self, now: float) -> None:
+        """Take note that the stream begins."""
+        ...
+
+    def admit(self) -> None:
+        """Refuse to queue where nobody would serve the attempt."""
+        ...
+
+    def choose(self, queued: float) -> None:
+        """Pick where the next attempt goes."""
+        ...
+
+    def connect(self, guard: SocketGuard) -> Connection[Read_co]:
+        """Open the connection of the attempt."""
+        ...
+
+    def received(self, now: float) -> bool:
+        """Take note of a read; return whether the next one is to be told as well."""
+        ...
+
+    def failed(self, fault: Fault, events: list[Told], now: float) -> list[Told]:
+        """Take note of a failed attempt; return the events that are told."""
+        ...
+
+    def finished(self, now: float) -> None:
+        """Take note that the answer is complete."""
+        ...
+
+    def ended(self, error: BaseException | None, now: float) -> None:
+        """Take note that the stream is over."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of the endpoint, without a lock."""
         ...
 
 
@@ -125,6 +171,10 @@ class Exchangeable(Protocol[Taken_contra, Told]):
 
     def receive(self, batch: Sequence[Taken_contra], now: float) -> list[Told]:
         """Take what one read brought."""
+        ...
+
+    def shut_out(self, error: StreamError, now: float) -> list[Told]:
+        """Take note that no endpoint takes the attempt."""
         ...
 
     def fault(self, fault: Fault, now: float) -> list[Told]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from holystream.clocks import CancelToken
 from holystream.driven import StreamState
 from holystream.errors import (
+    CircuitOpen,
     JournalError,
     Phase,
     PoolError,
@@ -34,7 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holystream.clocks import SystemTime
-    from holystream.driven import Closable, Connection, Exchangeable, Recording
+    from holystream.driven import (
+        Attending,
+        Closable,
+        Connection,
+        Exchangeable,
+        Recording,
+    )
     from holystream.resilience.pool import Permit, Priority, PrioritySemaphore
 
 
@@ -58,7 +65,7 @@ class Driver(Generic[Message, Event]):
         self,
         exchange: Exchangeable[Message, Event],
         *,
-        connect: Callable[[SocketGuard], Connection[Message]],
+        attempts: Attending[Message, Event],
         pool: PrioritySemaphore,
         priority: Priority,
         queue_timeout: float,
@@ -71,7 +78,9 @@ class Driver(Generic[Message, Event]):
         self._tell = tell
         self._recorder = recorder
         self.state = StreamState.IDLE
-        self._connect_to = connect
+        self._attempts = attempts
+        # What the present attempt brings is still to be told.
+        self._attended = False
         self._pool = pool
         self._priority = priority
         self._queue_timeout = queue_timeout
@@ -211,9 +220,11 @@ class Driver(Generic[Message, Event]):
             raise self._ended()
         if self.state is StreamState.IDLE:
             self.state = StreamState.QUEUED
+            now = self._now()
             if self._recorder is not None:
-                self._recorder.begin(self._now())
-            return exchange.start(self._now())
+                self._recorder.begin(now)
+            self._attempts.opened(now)
+            return exchange.start(now)
         if exchange.error is not None:
             raise exchange.error
         return self._read() if self._connection else self._connect()
@@ -226,34 +237,61 @@ class Driver(Generic[Message, Event]):
             if self._token.cancelled:
                 raise self._ended()
         self.state = StreamState.QUEUED
-        seconds = exchange.deadline.left(self._now())
         try:
-            if seconds > 0:
-                self._permit = self._pool.acquire(
-                    priority=self._priority,
-                    timeout=min(self._queue_timeout, seconds),
-                    cancel=self._token,
-                )
-        except StreamCancelled:
-            raise self._ended() from None
-        except QueueTimeout as error:
-            if seconds > self._queue_timeout:
-                raise exchange.describe(error) from None
-        except PoolError as error:
-            raise exchange.describe(error) from None
-        if self._permit is None:
-            return self._failed(Fault(FaultKind.DEADLINE, Phase.CONNECT))
+            self._attempts.admit()
+            queued = self._acquire()
+            if queued is None:
+                return self._failed(Fault(FaultKind.DEADLINE, Phase.CONNECT))
+            self._attempts.choose(queued)
+        except CircuitOpen as error:
+            return self._shut_out(error)
+        if exchange.error is not None:
+            # The endpoint that kept the rest of the answer is out.
+            return []
         self.state = StreamState.CONNECTING
         self._guard = guard = SocketGuard(exchange.attempt(), now=self._now)
         self._unregister = self._token.on_cancel(guard.stop)
+        self._attended = True
         try:
-            self._connection = self._connect_to(guard)
+            self._connection = self._attempts.connect(guard)
         except Fault as fault:
             return self._failed(fault)
         self.state = StreamState.STREAMING
         return exchange.connected(
             self._connection.request_id, self._now(), self._connection.taken
         )
+
+    def _acquire(self) -> float | None:
+        """Wait for a permit; return the seconds it took, None past the deadline."""
+        began = self._now()
+        seconds = self._exchange.deadline.left(began)
+        if seconds <= 0:
+            return None
+        try:
+            self._permit = self._pool.acquire(
+                priority=self._priority,
+                timeout=min(self._queue_timeout, seconds),
+                cancel=self._token,
+            )
+        except StreamCancelled:
+            raise self._ended() from None
+        except QueueTimeout as error:
+            if seconds > self._queue_timeout:
+                raise self._exchange.describe(error) from None
+            return None
+        except PoolError as error:
+            raise self._exchange.describe(error) from None
+        return self._now() - began
+
+    def _shut_out(self, error: CircuitOpen) -> list[Event]:
+        """Find out what follows where no endpoint takes the attempt."""
+        now = self._now()
+        events = self._exchange.shut_out(error, now)
+        self._let_go()
+        if self._exchange.wait is not None:
+            self._failed_at = now
+            self.state = StreamState.WAITING
+        return events
 
     def _read(self) -> list[Event]:
         """Read once."""
@@ -268,7 +306,13 @@ class Driver(Generic[Message, Event]):
             return self._failed(fault)
         if batch is None:
             return self._failed(guard.fault(FaultKind.ENDED))
-        return exchange.receive(batch, self._now())
+        now = self._now()
+        events = exchange.receive(batch, now)
+        if self._attended:
+            self._attended = self._attempts.received(now)
+        if exchange.complete:
+            self._attempts.finished(now)
+        return events
 
     def _failed(self, fault: Fault) -> list[Event]:
         """End the attempt and find out what follows."""
@@ -276,8 +320,10 @@ class Driver(Generic[Message, Event]):
             # Told by the next step: the fault is no part of what the caller is told.
             return []
         now = self._now()
-        events = self._exchange.fault(fault, now)
-        if not self._exchange.complete:
+        events = self._attempts.failed(fault, self._exchange.fault(fault, now), now)
+        if self._exchange.complete:
+            self._attempts.finished(now)
+        else:
             self._let_go()
         if self._exchange.wait is not None:
             self._failed_at = now
@@ -294,6 +340,7 @@ class Driver(Generic[Message, Event]):
         complete = self._exchange.complete
         self.state = StreamState.DONE if complete else StreamState.CLOSED
         self._let_go()
+        self._attempts.ended(error, self._now())
         if self._recorder is not None:
             self._recorder.end(error)
             if self._recorder.owns:
@@ -374,6 +421,9 @@ class Driver(Generic[Message, Event]):
     def __del__(self) -> None:
         if self._recorder is not None and self._recorder.owns:
             self._abandoned.append(self._recorder)
+        if self._attempts.open:
+            self._attempts.abandon()
+            self._abandoned.append(self._attempts)
         if self._permit is None and self._connection is None:
             return
         # This may run inside any allocation, in a thread that holds any lock: end the

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from holystream.errors import InvalidRequest, StreamClosed, StreamError
 from holystream.feed import Comment
-from holystream.wire.faults import FaultKind
+from holystream.wire.faults import Fault, FaultKind
 from holystream.wire.http import MAX_LINE_BYTES
 from holystream.wire.request import origin
 from holystream.wire.sse import EventParser, ServerSentEvent
@@ -178,6 +178,49 @@ class FeedConnector:
         raise self._feed.describe(
             StreamError(f"There is no body for the next request: {said}.")
         ) from cause
+
+
+class FeedAttempts:
+    """Attends the attempts of a feed, which nothing has to be told of."""
+
+    open = False
+
+    def __init__(self, connector: FeedConnector) -> None:
+        self.connect = connector
+
+    def opened(self, now: float) -> None:
+        """Nobody counts it."""
+
+    def admit(self) -> None:
+        """There is no breaker."""
+
+    def choose(self, queued: float) -> None:
+        """There is one place to go."""
+
+    def received(self, now: float) -> bool:  # noqa: ARG002 - of the protocol
+        """Nothing is waited for."""
+        return False
+
+    def failed(
+        self,
+        fault: Fault,  # noqa: ARG002 - of the protocol
+        events: list[Notice],
+        now: float,  # noqa: ARG002 - of the protocol
+    ) -> list[Notice]:
+        """Nobody counts it."""
+        return events
+
+    def finished(self, now: float) -> None:
+        """Nobody counts it."""
+
+    def ended(self, error: BaseException | None, now: float) -> None:
+        """Nobody counts it."""
+
+    def abandon(self) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class FeedConnection:

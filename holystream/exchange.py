@@ -37,7 +37,7 @@ from holystream.events import (
     Waiting,
 )
 from holystream.resilience.classify import error_from
-from holystream.resilience.retry import GiveUp
+from holystream.resilience.retry import GiveUp, Wait
 from holystream.resume import SeamMismatch
 from holystream.resume.checkpoint import Checkpoint
 from holystream.resume.joining import Joining
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from holystream.events import StreamEvent
     from holystream.providers.base import ChatRequest, Decoder, Provider
-    from holystream.resilience.retry import RetryPolicy, Wait
+    from holystream.resilience.retry import RetryPolicy
     from holystream.resume import ResumeStrategy
     from holystream.wire.sse import ServerSentEvent
 
@@ -96,6 +96,7 @@ class Exchange:
         error: Why no answer will come, once that is so.
         wait: What to wait for before the next attempt.
         next_request: What the present attempt asks for.
+        fault_error: How the last attempt that failed did.
         request_id: The server's id of the last request, else ours.
         ttft: Seconds from the start to the first content.
     """
@@ -147,6 +148,8 @@ class Exchange:
         self._swallowed = 0
         self._tailing = False
         self._failure: Fault | None = None
+        self._fault: Fault | None = None
+        self.fault_error: StreamError | None = None
         self._restored = False
 
     def start(self, now: float) -> list[StreamEvent]:
@@ -342,7 +345,8 @@ class Exchange:
             fault = self._failure or fault
         fault = self._joining.interpret(fault)
         self.request_id = fault.request_id or self.request_id
-        error = self._error_of(fault)
+        error = self.fault_error = self._error_of(fault)
+        self._fault = fault
         if error.verdict is Verdict.CANCELLED:
             self.error = error
             return []
@@ -353,15 +357,69 @@ class Exchange:
             self.error = self._given_up(error, decision.reason)
         elif self._find_way(fault, error):
             self.wait = decision
-            events.append(
-                Waiting(
-                    delay=decision.delay,
-                    reason=decision.reason,
-                    attempt=self.attempts + 1,
-                    attempts_left=decision.attempts_left,
-                )
-            )
+            events.append(self._waiting(decision))
         return events
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the next attempt asks a server for what that server kept."""
+        strategy = self._joining.strategy
+        return strategy is not None and strategy.keeps
+
+    @property
+    def strategy(self) -> str | None:
+        """The name of the way in which the next attempt joins on, if it does."""
+        strategy = self._joining.strategy
+        return None if strategy is None else strategy.name
+
+    def moved(self) -> None:
+        """Take note that the next attempt goes to another server than the last."""
+        self._joining.forget_cursor()
+        self._ledger.retract()
+        if self._fault is not None and self.fault_error is not None:
+            self._find_way(self._fault, self.fault_error)
+
+    def elsewhere(self) -> list[StreamEvent]:
+        """Try again at once at another endpoint, which has another key."""
+        if self._fault is None or self.fault_error is None:
+            return []
+        self.error = None
+        if not self._find_way(self._fault, self.fault_error):
+            return []
+        self.wait = Wait(
+            delay=0.0,
+            reason="immediate",
+            attempt=self.attempts + 1,
+            attempts_left=None,
+        )
+        return [self._waiting(self.wait)]
+
+    def shut_out(self, error: StreamError, now: float) -> list[StreamEvent]:
+        """Take note that no endpoint takes the attempt; decide what follows."""
+        self.describe(error)
+        if not self.transcript.delivered:
+            self.error = error
+            return []
+        decision = self._progress.failed(error, now, self.deadline)
+        if isinstance(decision, GiveUp):
+            self.error = self._given_up(error, decision.reason)
+            return []
+        self.wait = decision
+        return [self._waiting(decision)]
+
+    def give_up(self, reason: str) -> None:
+        """Make no other attempt, though one was decided on."""
+        if self.fault_error is not None:
+            self.wait = None
+            self.error = self._given_up(self.fault_error, reason)
+
+    def _waiting(self, wait: Wait) -> Waiting:
+        return Waiting(
+            delay=wait.delay,
+            reason=wait.reason,
+            attempt=self.attempts + 1,
+            attempts_left=wait.attempts_left,
+        )
 
     def describe(self, error: StreamError) -> StreamError:
         """Tell an error from outside which stream it ended and what was kept."""
@@ -404,7 +462,7 @@ class Exchange:
         self._swallowed -= _content_events(events)
         self._lower_guarantee(events)
         decoder = self._decoder
-        usage = self._ledger.usage(decoder.usage, generated=self._generated)
+        usage = self._ledger.usage(decoder.usage, generated=self.generated)
         self.completion = Completion(
             stream_id=self.stream_id,
             model=decoder.model or self.request.model,
@@ -428,7 +486,7 @@ class Exchange:
         return [*events, Finished(completion=self.completion)]
 
     @property
-    def _generated(self) -> int:
+    def generated(self) -> int:
         """Tokens that this attempt brought, about."""
         return self.transcript.content_events - self._counted + self._swallowed
 
@@ -488,7 +546,7 @@ class Exchange:
                 error.verdict,
                 strategy=joining.strategy,
                 continuation=joining.continuation,
-                generated=self._generated,
+                generated=self.generated,
                 standing=transcript.written,
                 usage=self._decoder.usage,
             )

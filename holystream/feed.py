@@ -137,6 +137,11 @@ class Feed:
             self._progress.progressed(now)
         return list(batch)
 
+    def shut_out(self, error: StreamError, now: float) -> list[Notice]:  # noqa: ARG002 - of the protocol
+        """End: a feed has one endpoint, and no breaker."""
+        self.error = error
+        return []
+
     def fault(self, fault: Fault, now: float) -> list[Notice]:
         """End the attempt; decide on the next."""
         if self._connected_at is not None and now - self._connected_at >= SETTLED:

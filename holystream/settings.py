@@ -18,6 +18,8 @@ from holystream.errors import ConfigurationError, InvalidAPIKey, InvalidRequest
 from holystream.events import Guarantee
 from holystream.journal import Journal, open_journal
 from holystream.providers.jsonvalues import kind, plain, wrong
+from holystream.resilience.budget import RetryBudget
+from holystream.resilience.circuit import BreakerPolicy
 from holystream.resilience.endpoints import (
     APIKey,
     Endpoint,
@@ -29,7 +31,7 @@ from holystream.resilience.retry import RetryPolicy
 from holystream.resume import DEFAULT_STRATEGIES, ResumeStrategy, strategies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from holystream.providers.profile import Profile
 
@@ -157,31 +159,85 @@ class Settings:
         )
 
 
-def endpoint_of(
-    profile: Profile, api_key: APIKey | None, base_url: str | None, *, allow_http: bool
+def endpoints_of(
+    profile: Profile,
+    api_key: APIKey | None,
+    base_url: str | None,
+    endpoints: Iterable[Endpoint] | None,
+    *,
+    allow_http: bool,
+) -> tuple[Endpoint, ...]:
+    """Return where to send requests, each with its key.
+
+    An endpoint without a key of its own gets the one from the argument or environment.
+
+    Raises:
+        ConfigurationError: There is none, or one cannot be used.
+        InvalidAPIKey: A key is missing, or cannot be one.
+    """
+    if endpoints is None:
+        url = profile.base_url if base_url is None else base_url
+        if url is None:
+            raise ConfigurationError(
+                f"provider={profile.name!r} needs base_url=, such as "
+                f"{profile.base_url_example!r}"
+            )
+        endpoints = [Endpoint(url, name=profile.name)]
+    elif base_url is not None:
+        raise ConfigurationError("endpoints= takes the place of base_url=: give one")
+    given = tuple(endpoints)
+    for each in given:
+        if not _is(each, Endpoint):
+            raise ConfigurationError(
+                f"endpoints= takes Endpoint objects, not {type(each).__name__}"
+            )
+    return tuple(_keyed(each, profile, api_key, allow_http) for each in given)
+
+
+def _keyed(
+    endpoint: Endpoint,
+    profile: Profile,
+    api_key: APIKey | None,
+    allow_http: bool,  # noqa: FBT001 - handed on
 ) -> Endpoint:
-    """Return where to send requests, with the key from the argument or environment."""
-    url = profile.base_url if base_url is None else base_url
-    if url is None:
-        raise ConfigurationError(
-            f"provider={profile.name!r} needs base_url=, such as "
-            f"{profile.base_url_example!r}"
-        )
-    key = None
-    if api_key is not None:
+    """Return the endpoint with a key, if one is needed or given."""
+    key = endpoint.key
+    if key is None and api_key is not None:
         key = check_key(api_key.reveal(), "api_key=")
-    elif os.environ.get(profile.key_variable):
+    elif key is None and os.environ.get(profile.key_variable):
         key = check_key(os.environ[profile.key_variable], profile.key_variable)
-    elif profile.key_required:
+    elif key is None and profile.key_required:
         raise InvalidAPIKey(
             f"no API key: set the environment variable {profile.key_variable} or pass "
             "api_key="
         )
+    check_base_url(endpoint.base_url, allow_http=allow_http, has_key=key is not None)
     return Endpoint(
-        name=profile.name,
-        base_url=check_base_url(url, allow_http=allow_http, has_key=key is not None),
+        endpoint.base_url,
         key=key,
+        name=endpoint.name,
+        region=endpoint.region,
+        priority=endpoint.priority,
+        models=endpoint.models,
     )
+
+
+def checked_breaker(policy: BreakerPolicy | None) -> BreakerPolicy | None:
+    """Return ``policy``, if it is one."""
+    if policy is not None and not _is(policy, BreakerPolicy):
+        raise ConfigurationError(
+            f"breaker= takes a BreakerPolicy, not {type(policy).__name__}"
+        )
+    return policy
+
+
+def checked_budget(budget: RetryBudget | None) -> RetryBudget | None:
+    """Return ``budget``, if it is one."""
+    if budget is not None and not _is(budget, RetryBudget):
+        raise ConfigurationError(
+            f"retry_budget= takes a RetryBudget, not {type(budget).__name__}"
+        )
+    return budget
 
 
 def _is(value: object, kind: type) -> bool:

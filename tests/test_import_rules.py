@@ -48,6 +48,7 @@ FLOORS = {
     "recovery": 5,
     "detached": 5,
     "multiplexer": 5,
+    "attempts": 6,
     "stream": 6,
     "event_source": 6,
     "building": 7,

@@ -220,6 +220,10 @@ class Joining:
             return refused
         return fault
 
+    def forget_cursor(self) -> None:
+        """Take note that the server that kept the answer is not the next one."""
+        self._tracker = CursorTracker()
+
     def checkpoint(self) -> tuple[bytes, Cursor | None]:
         """Return what the decoder knows, and where the server could go on.
 

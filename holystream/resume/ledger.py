@@ -43,7 +43,14 @@ class _Attempt:
 class Ledger:
     """Counts the tokens of one answer. Not thread-safe: its exchange's own."""
 
-    __slots__ = ("_attempts", "_interruptions", "_kept", "_prompt", "_read_more")
+    __slots__ = (
+        "_attempts",
+        "_before",
+        "_interruptions",
+        "_kept",
+        "_prompt",
+        "_read_more",
+    )
 
     def __init__(self, prompts: Sequence[str]) -> None:
         self._prompt = -(-sum(map(len, prompts)) // _CHARACTERS_PER_TOKEN)
@@ -53,6 +60,8 @@ class Ledger:
         self._kept = 0
         # What the present attempt read beside the prompt.
         self._read_more = 0
+        # What stood before the last interruption was noted.
+        self._before = (0, 0, 0, 0)
 
     def interrupted(
         self,
@@ -74,6 +83,12 @@ class Ledger:
             standing: Tokens that the caller holds.
             usage: What the server reported of this attempt.
         """
+        self._before = (
+            len(self._attempts),
+            len(self._interruptions),
+            self._kept,
+            self._read_more,
+        )
         invested = self._kept + generated
         billed = verdict in _BILLED or generated > 0
         if strategy is not None and strategy.keeps:
@@ -96,6 +111,11 @@ class Ledger:
         else:
             self._kept = self._read_more = 0
             self._note(name, reads_prompt=billed, wasted=invested)
+
+    def retract(self) -> None:
+        """Forget how the last attempt joined on: another way was found."""
+        attempts, interruptions, self._kept, self._read_more = self._before
+        del self._attempts[attempts:], self._interruptions[interruptions:]
 
     def usage(self, reported: Usage | None, *, generated: int) -> Usage:
         """Return the tokens of the last attempt."""

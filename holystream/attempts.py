@@ -1,0 +1,325 @@
+"""What becomes of the attempts of one stream: where they go, and who is told of them.
+
+The exchange decides that there is another attempt and the driver carries it out; this
+stands beside them. It picks the endpoint, tells its breaker how each attempt ended,
+asks the retry budget, and keeps the records.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, Literal
+
+from holystream.errors import StreamCancelled, StreamClosed, Verdict
+from holystream.events import Waiting
+from holystream.resilience.budget import SPENT
+from holystream.telemetry import AttemptRecord, StreamRecord
+from holystream.wire.faults import FaultKind
+
+if TYPE_CHECKING:
+    from holystream.connector import Connector
+    from holystream.events import StreamEvent
+    from holystream.exchange import Exchange
+    from holystream.resilience.budget import RetryBudget
+    from holystream.resilience.pool import Priority
+    from holystream.resilience.routing import Assignment, Router
+    from holystream.telemetry import Telemetry
+    from holystream.wire.faults import Fault
+    from holystream.wire.http import HttpConnection
+    from holystream.wire.socketio import SocketGuard
+
+_NOBODYS_FAULT: Final = frozenset({FaultKind.SEAM_MISMATCH, FaultKind.NOT_CONTINUED})
+"""The endpoint did as it was asked; it was asked in vain."""
+
+_AttemptOutcome = Literal["finished", "failed", "cancelled", "closed", "abandoned"]
+_Outcome = Literal["done", "error", "cancelled", "closed", "abandoned"]
+
+
+class Attempts:
+    """Attends the attempts of one stream. One thread at a time tells it of them.
+
+    `leave` may come from any thread, a signal handler or a finaliser: it takes no lock
+    that such a thread may hold.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        connector: Connector,
+        *,
+        router: Router,
+        budget: RetryBudget,
+        telemetry: Telemetry,
+        provider: str,
+        priority: Priority,
+    ) -> None:
+        self._exchange = exchange
+        self._connector = connector
+        self._router = router
+        self._budget = budget
+        self._telemetry = telemetry
+        self._provider = provider
+        self._priority = priority
+        self._model = exchange.request.model
+        self._assignment: Assignment | None = None
+        self._failed_at: set[str] = set()
+        self._verdict: Verdict | None = None
+        # Of the stream.
+        self._opened_at: float | None = None
+        self._started_at = 0.0
+        self._strategies: list[str] = []
+        self._recoveries: list[float] = []
+        self._broken_at: float | None = None
+        self._extent = 0
+        self._queued = 0.0
+        # Of the attempt.
+        self._began_at = 0.0
+        self._connected_at: float | None = None
+        self._content_at: float | None = None
+        self._waited: float | None = None
+        self._queued_now = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether the stream was opened, and its end was not told yet."""
+        return self._opened_at is not None
+
+    def opened(self, now: float) -> None:
+        """Take note that the stream begins."""
+        self._opened_at = now
+        self._started_at = time.time()
+        self._budget.record_request()
+        self._telemetry.opened(self._provider, self._exchange.endpoint, self._model)
+
+    def admit(self) -> None:
+        """Refuse to queue where nobody would serve the attempt.
+
+        Raises:
+            CircuitOpen: All breakers are open.
+        """
+        if self._router.retry_after(model=self._model) != 0.0:
+            # It finds the words; nobody is willing, so nobody is picked.
+            self._router.pick(model=self._model).release()
+
+    def choose(self, queued: float) -> None:
+        """Pick the endpoint of the next attempt.
+
+        Args:
+            queued: Seconds that it waited for its permit.
+
+        Raises:
+            CircuitOpen: All breakers are open.
+        """
+        exchange, router = self._exchange, self._router
+        before = exchange.endpoint
+        avoid = self._failed_at
+        sticks = exchange.keeps and self._verdict not in (
+            Verdict.NOT_SENT,
+            Verdict.NO_ANSWER,
+        )
+        if sticks:
+            # The rest of the answer is there and nowhere else.
+            avoid = {each.name for each in router.endpoints} - {before}
+        assignment = router.pick(
+            model=self._model, avoid=avoid, stream_id=exchange.stream_id
+        )
+        self._assignment = assignment
+        exchange.endpoint = assignment.endpoint.name
+        if exchange.keeps and exchange.endpoint != before:
+            exchange.moved()
+        self._queued += queued
+        self._queued_now = queued
+
+    def connect(self, guard: SocketGuard) -> HttpConnection:
+        """Open the connection of the attempt.
+
+        Raises:
+            Fault: There is no event stream.
+        """
+        assignment = self._assignment
+        assert assignment is not None, "chosen before"  # noqa: S101 - an invariant
+        self._began_at = guard.now()
+        self._connected_at = self._content_at = None
+        connection = self._connector(guard, assignment.endpoint)
+        self._connected_at = guard.now()
+        assignment.connected()
+        return connection
+
+    def received(self, now: float) -> bool:
+        """Take note of a read; return whether the next one is to be told as well."""
+        exchange, assignment = self._exchange, self._assignment
+        if assignment is None:
+            return False
+        if self._content_at is None:
+            if not exchange.generated:
+                if exchange.answering:
+                    assignment.answered()
+                return True
+            self._content_at = now
+            assignment.first_content(now - self._began_at)
+        if self._broken_at is not None:
+            if exchange.transcript.extent <= self._extent:
+                return True
+            self._recoveries.append(now - self._broken_at)
+            self._broken_at = None
+        return False
+
+    def failed(
+        self, fault: Fault, events: list[StreamEvent], now: float
+    ) -> list[StreamEvent]:
+        """Take note of a failed attempt; return the events that the caller is told."""
+        exchange, error = self._exchange, self._exchange.fault_error
+        assignment, self._assignment = self._assignment, None
+        if error is None or exchange.complete:
+            # It was whole all the same.
+            self._assignment = assignment
+            return events
+        self._verdict = error.verdict
+        if assignment is not None:
+            self._failed_at.add(assignment.endpoint.name)
+            if fault.kind in _NOBODYS_FAULT or self._is_only_cut:
+                assignment.release()
+            else:
+                assignment.failed(error)
+        self._tell_attempt("failed", error, now)
+        if self._broken_at is None and exchange.transcript.extent:
+            self._broken_at = now
+            self._extent = exchange.transcript.extent
+        if (
+            exchange.error is error
+            and error.verdict is Verdict.FATAL
+            and self._router.has_other(exchange.endpoint, model=self._model)
+        ):
+            # The credential was refused, and another one is at hand.
+            events += exchange.elsewhere()
+        if exchange.wait is not None:
+            if self._budget.try_spend():
+                self._waited = exchange.wait.delay
+                self._strategies.append(exchange.strategy or "retry")
+            else:
+                exchange.give_up(SPENT)
+                return [each for each in events if not isinstance(each, Waiting)]
+        return events
+
+    def finished(self, now: float) -> None:
+        """Take note that the answer is complete."""
+        assignment, self._assignment = self._assignment, None
+        if assignment is not None:
+            assignment.finished()
+            self._tell_attempt("finished", None, now)
+        self._tell_stream("done", None, now)
+
+    def ended(self, error: BaseException | None, now: float) -> None:
+        """Take note that the stream is over, complete or not."""
+        if self._opened_at is None:
+            return
+        if self._exchange.complete:
+            self.finished(now)
+            return
+        assignment, self._assignment = self._assignment, None
+        outcome = _outcome(error)
+        if assignment is not None:
+            assignment.release_later()
+            ended: _AttemptOutcome = "failed" if outcome == "error" else outcome  # type: ignore[assignment]  # no attempt is "done" here
+            self._tell_attempt(ended, error, now)
+        self._tell_stream(outcome, error, now)
+
+    def abandon(self) -> None:
+        """Let go of the endpoint: the stream was dropped. Takes no lock."""
+        assignment = self._assignment
+        if assignment is not None:
+            assignment.release_later()
+
+    def close(self) -> None:
+        """Tell of a stream that was dropped."""
+        if self._opened_at is None:
+            return
+        self._assignment = None
+        if self._exchange.complete:
+            self._tell_stream("done", None, self._began_at)
+        else:
+            self._tell_stream("abandoned", None, self._began_at)
+
+    @property
+    def _is_only_cut(self) -> bool:
+        """Whether an answer was cut at an endpoint that has no other beside it.
+
+        Streams go on through such cuts; a breaker that opened by them would send away
+        new ones that could do the same.
+        """
+        return self._content_at is not None and len(self._router.endpoints) == 1
+
+    def _tell_attempt(
+        self, outcome: _AttemptOutcome, error: BaseException | None, now: float
+    ) -> None:
+        verdict = getattr(error, "verdict", None)
+        phase = getattr(error, "phase", None)
+        began = self._began_at
+        strategies = self._strategies
+        self._telemetry.attempt(
+            AttemptRecord(
+                stream_id=self._exchange.stream_id,
+                number=self._exchange.attempts,
+                provider=self._provider,
+                endpoint=self._exchange.endpoint,
+                model=self._model,
+                strategy=strategies[-1] if strategies else None,
+                outcome=outcome,
+                error_type=None if error is None else type(error).__name__,
+                verdict=None if verdict is None else verdict.name,
+                phase=None if phase is None else phase.name,
+                queued=self._queued_now,
+                connect=_since(began, self._connected_at),
+                first_content=_since(began, self._content_at),
+                duration=max(0.0, now - began),
+                delay=self._waited,
+            )
+        )
+
+    def _tell_stream(
+        self, outcome: _Outcome, error: BaseException | None, now: float
+    ) -> None:
+        opened_at, self._opened_at = self._opened_at, None
+        if opened_at is None:
+            return
+        exchange = self._exchange
+        completion = exchange.completion
+        self._telemetry.stream(
+            StreamRecord(
+                stream_id=exchange.stream_id,
+                provider=self._provider,
+                model=self._model,
+                response_model=completion.model if completion else None,
+                endpoint=exchange.endpoint,
+                priority=self._priority,
+                outcome=outcome,
+                error_type=None if error is None else type(error).__name__,
+                attempts=exchange.attempts,
+                interruptions=exchange.interruptions,
+                strategies=tuple(self._strategies),
+                guarantee=completion.guarantee.name if completion else "PARTIAL",
+                finish_reason=completion.finish_reason if completion else None,
+                queued=self._queued,
+                ttft=exchange.ttft,
+                duration=max(0.0, now - opened_at),
+                recoveries=tuple(self._recoveries),
+                usage=completion.usage if completion else None,
+                total_usage=completion.total_usage if completion else None,
+                wasted_tokens=completion.wasted_tokens if completion else 0,
+                saved_tokens=completion.saved_tokens if completion else 0,
+                request_id=exchange.request_id,
+                started_at=self._started_at,
+            )
+        )
+
+
+def _since(began: float, at: float | None) -> float | None:
+    return None if at is None else max(0.0, at - began)
+
+
+def _outcome(error: BaseException | None) -> _Outcome:
+    if isinstance(error, StreamCancelled):
+        return "cancelled"
+    if error is None or isinstance(error, (StreamClosed, GeneratorExit)):
+        return "closed"
+    return "error"
