@@ -6,6 +6,8 @@ counted here and handed to hooks; exporters are hooks.
 
 from __future__ import annotations
 
+from holystream.telemetry.collecting import Telemetry
+from holystream.telemetry.metrics import BUCKETS, Metrics, Numbers, Timing
 from holystream.telemetry.records import (
     AttemptOutcome,
     AttemptRecord,
@@ -13,4 +15,14 @@ from holystream.telemetry.records import (
     StreamRecord,
 )
 
-__all__ = ["AttemptOutcome", "AttemptRecord", "StreamOutcome", "StreamRecord"]
+__all__ = [
+    "BUCKETS",
+    "AttemptOutcome",
+    "AttemptRecord",
+    "Metrics",
+    "Numbers",
+    "StreamOutcome",
+    "StreamRecord",
+    "Telemetry",
+    "Timing",
+]

@@ -1,0 +1,195 @@
+"""Where records go: they are counted, and handed to hooks.
+
+Records come from anywhere: from any thread, from a signal handler, from the garbage
+collector in the middle of our own work. So handing one in is a single append, which
+waits for nobody; the counting is done for many at once, by whoever finds nobody at it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from holystream.gapless import keep
+from holystream.telemetry.tally import Ledger, Opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holystream.telemetry.metrics import Metrics
+    from holystream.telemetry.records import AttemptRecord, StreamRecord
+    from holystream.telemetry.tally import Note
+
+    Hook: TypeAlias = Callable[[AttemptRecord | StreamRecord], object]
+    OpenedHook: TypeAlias = Callable[[str, str, str], object]
+
+_BATCH: Final = 256
+"""Records that wait before they are counted; more if somebody is counting."""
+_log = logging.getLogger("holystream")
+
+
+class Telemetry:
+    """Counts attempts and streams, and tells hooks of them. Thread-safe.
+
+    No method waits for a hook or for another thread, but `metrics`, which waits while
+    another one counts. A forked child counts from zero, keeps the hooks, and says
+    nothing of the end of streams that its parent opened.
+
+    Args:
+        clock: Seconds since 1970, as in `StreamRecord.started_at`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_counting",
+        "_hooks",
+        "_ledger",
+        "_lock",
+        "_since",
+        "_taken",
+        "_waiting",
+    )
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        # Each of its methods is one step: an append here, a removal there.
+        self._hooks: dict[object, tuple[Hook, OpenedHook | None]] = {}
+        self._begin(-math.inf)
+        _alive.add(self)
+
+    def _begin(self, since: float) -> None:
+        """Count from zero the streams that were opened ``since``."""
+        self._since = since
+        # Whoever has the lock takes from it; anybody appends to it.
+        self._waiting: deque[Note] = deque()
+        # Guards everything below. The thread that counts may come again: a signal
+        # handler asks for metrics.
+        self._lock = threading.RLock()
+        self._counting = False
+        self._taken: list[Note] = []
+        self._ledger = Ledger()
+
+    def opened(self, provider: str, endpoint: str, model: str) -> None:
+        """Count a stream as open, until `stream` is told of its end.
+
+        Args:
+            provider: The provider's name; the stream's record must have the same.
+            endpoint: The name of an endpoint, where it may go first.
+            model: The model that is asked for; the stream's record must have the same.
+        """
+        self._hand_in(Opened(provider, endpoint, model))
+        for _, hook in self._hooks.copy().values():
+            if hook is not None:
+                _tell(hook, provider, endpoint, model)
+
+    def attempt(self, record: AttemptRecord) -> None:
+        """Count an attempt that has ended, and tell the hooks."""
+        self._hand_in(record)
+        if self._hooks:
+            for hook, _ in self._hooks.copy().values():
+                _tell(hook, record)
+
+    def stream(self, record: StreamRecord) -> None:
+        """Count a stream that has ended, and tell the hooks: once for each opened."""
+        if record.started_at < self._since:
+            return  # the parent's, which tells of it
+        self._hand_in(record)
+        if self._hooks:
+            for hook, _ in self._hooks.copy().values():
+                _tell(hook, record)
+
+    def metrics(self) -> Metrics:
+        """Return what was counted: all that was handed in before, and as of one moment.
+
+        Asked by a signal handler that struck while its own thread was counting, it may
+        be the moment before.
+        """
+        with self._lock:
+            self._count()
+            ledger = self._ledger
+        return ledger.metrics()
+
+    def add_hook(
+        self, hook: Hook, *, opened: OpenedHook | None = None
+    ) -> Callable[[], None]:
+        """Have ``hook`` called with each record from now on.
+
+        It is called by the thread that ended the attempt or the stream, which waits for
+        it: it should be quick. That may be any thread, in a signal handler or in the
+        garbage collector. What it raises is logged, and harms nobody.
+
+        Args:
+            hook: Gets each record.
+            opened: Gets provider, endpoint and model of each stream that is opened.
+
+        Returns:
+            Removes the hook; may be called again.
+        """
+        token = object()
+        self._hooks[token] = (hook, opened)
+
+        def remove() -> None:
+            self._hooks.pop(token, None)
+
+        return remove
+
+    def _hand_in(self, note: Note) -> None:
+        waiting = self._waiting
+        waiting.append(note)
+        if len(waiting) < _BATCH:
+            return
+        locked: list[bool] = []
+        try:
+            keep(locked, self._lock.acquire, False)
+            if locked[0]:
+                self._count()
+        finally:
+            if any(locked):
+                self._lock.release()
+
+    def _count(self) -> None:
+        """Count what waits; with the lock held."""
+        if self._counting:
+            return  # we have struck ourselves: it goes on when we return
+        try:
+            self._counting = True
+            for _ in range(len(self._waiting)):
+                keep(self._taken, self._waiting.popleft)
+            ledger = self._ledger.after(self._taken)
+            # No signal handler runs between the two: nothing is counted twice.
+            self._ledger, self._taken = ledger, []
+        finally:
+            self._counting = False
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: what was counted is the parent's, and so are the open streams."""
+        self._begin(self._clock())
+
+    def __repr__(self) -> str:
+        return f"<Telemetry with {len(self._hooks)} hooks>"
+
+
+def _tell(hook: Callable[..., object], *what: object) -> None:
+    try:
+        hook(*what)
+    except Exception:  # noqa: BLE001 - whatever it was
+        _log.exception("a telemetry hook failed; the stream goes on")
+
+
+_alive: weakref.WeakSet[Telemetry] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for telemetry in list(_alive):
+        telemetry.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
