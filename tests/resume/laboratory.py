@@ -143,27 +143,8 @@ class Laboratory(Player):
             for event in self.log[last:]
             if isinstance(event, Resumed) and event.guarantee is Guarantee.CONTINUED
         ]
-        return self._is_written(self.text, seams, complete=complete)
-
-    def _is_written(self, text, seams, *, complete):
-        if not text and not complete:
-            return True
-
-        def fits(written, text):
-            return written == text if complete else written.startswith(text)
-
         generations = self.service.generations
-        if not seams:
-            return any(fits(one.wholes[0].text, text) for one in generations)
-        *earlier, seam = seams
-        prefix = text[:seam].rstrip().rstrip("\ufffd").rstrip()
-        blank = text[len(prefix) : seam]
-        return self._is_written(text[:seam], earlier, complete=False) and any(
-            fits(written[common(written, blank) :], text[seam:])
-            for one in generations
-            if one.prefix == prefix
-            for written in [one.wholes[0].text[len(prefix) :]]
-        )
+        return is_written(self.text, seams, generations, complete=complete)
 
     def check(self, whole):
         """Hold that the answer is exactly this text, and the guarantee what it says."""
@@ -195,6 +176,27 @@ def received(request):
     )
 
 
+def is_written(text, seams, generations, *, complete):
+    """Whether a text is what a server wrote, with seams at these places."""
+
+    def fits(written, text):
+        return written == text if complete else written.startswith(text)
+
+    if not text and not complete:
+        return True
+    if not seams:
+        return any(fits(one.wholes[0].text, text) for one in generations)
+    *earlier, seam = seams
+    prefix = text[:seam].rstrip().rstrip("\ufffd").rstrip()
+    blank = text[len(prefix) : seam]
+    return is_written(text[:seam], earlier, generations, complete=False) and any(
+        fits(written[common(written, blank) :], text[seam:])
+        for one in generations
+        if one.prefix == prefix
+        for written in [one.wholes[0].text[len(prefix) :]]
+    )
+
+
 def common(one, other):
     """Return how many characters two texts have in common at their beginning."""
     same = itertools.takewhile(
@@ -222,15 +224,18 @@ def places(data, *, clean=False):
     What an Exchange learns of a cut is the events before it and the bytes that they
     took; two cuts that do not differ in these are the same to it.
     """
-    outcomes, walker, events = {}, Body(), 0
+    outcomes, walker, events, begun = {}, Body(), 0, 0
     for cut in range(len(data) + 1):
-        events += len(walker.feed(data[cut - 1 : cut])) if cut else 0
-        seen = events, walker.taken(), b""
+        if cut and (found := walker.feed(data[cut - 1 : cut])):
+            events += len(found)
+            begun = cut
+        closing = False
         if clean:
-            body = Body()
-            body.feed(data[:cut])
-            seen = (*seen, bool(body.close()))
-        outcomes.setdefault(seen, cut)
+            # What came before the event that is under way does not matter to it.
+            rest = Body()
+            rest.feed(data[begun:cut])
+            closing = bool(rest.close())
+        outcomes.setdefault((events, walker.taken(), closing), cut)
     return sorted(outcomes.values())
 
 

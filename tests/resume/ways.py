@@ -10,11 +10,10 @@ from holystream.providers.profile import Prefill
 from holystream.simulator.script import Script
 
 TEXT = (
-    "Das naïve Café in Zürich: 🚀 reads  two\u2028lines,\n\n"
-    "then 東京の言葉は長い文字の流れであり空白を知らない一つの言葉として読まれるが"
-    "それでも途切れた所から正しく続けられなければならないのである一字も失わずに重ねずに"
-    '最後まで届けられる。 👩‍🚀 and e\u0301te\u0301, `code = "x\\\\y"`; '
-    "ha ha ha ha ha. It ends 🇨🇭 with one true line  of text\n"
+    "Naïve Café: 🚀 reads  two\u2028lines,\n\n"
+    "東京の言葉は長い文字の流れであり空白を知らない一つの言葉として読まれるが"
+    "それでも途切れた所から正しく続けられなければならないのである一字も失わずに。 "
+    '👩‍🚀 and e\u0301te\u0301, `"x\\y"`; ha ha ha. One true line \n'
 )
 WEATHER = {
     "type": "function",
@@ -43,6 +42,7 @@ class Way:
         """What is asked for."""
         tools = {"tools": [WEATHER], "prompt": CALLS} if self.calls else {}
         return {
+            "extra_body": {"stream_options": {"include_obfuscation": False}},
             "resume": self.resume,
             "temperature": self.temperature,
             "profile": self.profile,
@@ -127,17 +127,54 @@ CURSORS = [
     ),
 ]
 PREFILLS = [
+    *(
+        _way(
+            f"verified {spelling}{f', echo {echo}' if echo else ''}",
+            ("prefill",),
+            VERIFIED,
+            script={"prefill": understood, "echo": echo},
+            profile={"prefill": Prefill(spelling=spelling, echo=echo is not None)},
+        )
+        for spelling, understood in SPELLINGS.items()
+        for echo in (None, "whole", "glued", "pieces")
+    ),
     _way(
-        f"verified {spelling}{' echo ' + echo if echo else ''}{' tokens' * tokens}",
+        "verified by whole tokens",
         ("prefill",),
         VERIFIED,
-        script={"prefill": understood, "echo": echo, "tokens": tokens},
-        profile={"prefill": Prefill(spelling=spelling, echo=echo is not None)},
-    )
-    for spelling, understood in SPELLINGS.items()
-    for echo in (None, "whole", "glued", "pieces")
-    for tokens in (False, True)
+        script={"prefill": "continue", "tokens": True},
+        profile={"prefill": Prefill(spelling="continue_final_message")},
+    ),
+    _way(
+        "verified behind an echo that nobody expects",
+        ("prefill",),
+        VERIFIED,
+        script={"prefill": "continue", "echo": "pieces", "split_surrogates": True},
+        profile={"prefill": Prefill(spelling="continue_final_message")},
+    ),
+    _way(
+        "verified by a server that begins anew",
+        ("prefill",),
+        VERIFIED,
+        script={"prefill": "ignore"},
+        profile={"prefill": Prefill(spelling="continue_final_message")},
+    ),
 ]
+SAMPLED = [
+    _way(
+        f"continued{f', echo {echo}' if echo else ''}{f' and {more}' if more else ''}",
+        ("cursor", "prefill"),
+        CONTINUED,
+        script={"prefill": "continue", "echo": echo, **extra},
+        profile={
+            "prefill": Prefill(spelling="continue_final_message", echo=echo is not None)
+        },
+        temperature=1,
+    )
+    for echo in (None, "whole", "glued", "pieces")
+    for more, extra in (("", {}), ("halves", {"split_surrogates": True}))
+]
+"""Those with which a model goes on with something else each time it is asked."""
 REPLAYS = [
     _way("replay", ("replay",), Guarantee.REPLAYED),
     _way(
