@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 
+from holystream.building import ClientMetrics
 from holystream.client import Client
 from holystream.clocks import CancelToken, Timeouts
 from holystream.decorators.retried import ResumePoint, RetriedStream
@@ -103,22 +104,30 @@ from holystream.events import (
 )
 from holystream.feed import Comment
 from holystream.hooks import Hooks
+from holystream.journal import Journal, MemoryJournal, open_journal
 from holystream.providers.profile import Prefill, Profile
 from holystream.providers.registry import profile
+from holystream.resilience.budget import RetryBudget
+from holystream.resilience.circuit import BreakerPolicy
+from holystream.resilience.endpoints import Endpoint
 from holystream.resilience.pool import Permit, PoolStatistics, PrioritySemaphore
 from holystream.resilience.retry import RetryPolicy
 from holystream.stream import Stream, TextStream
+from holystream.telemetry import AttemptRecord, StreamRecord, Telemetry
 from holystream.wire.sse import ServerSentEvent
 
 __all__ = [
     "APIError",
+    "AttemptRecord",
     "AuthenticationError",
     "BadRequest",
+    "BreakerPolicy",
     "CancelToken",
     "CertificateError",
     "Choice",
     "CircuitOpen",
     "Client",
+    "ClientMetrics",
     "Comment",
     "Completion",
     "ConfigurationError",
@@ -129,6 +138,7 @@ __all__ = [
     "ContentFiltered",
     "ContextLengthExceeded",
     "DeadlineExceeded",
+    "Endpoint",
     "Event",
     "EventSource",
     "Failed",
@@ -145,6 +155,7 @@ __all__ = [
     "InterruptionCost",
     "InvalidAPIKey",
     "InvalidRequest",
+    "Journal",
     "JournalCorrupt",
     "JournalError",
     "JournalUnavailable",
@@ -152,6 +163,7 @@ __all__ = [
     "LimitExceeded",
     "Logprobs",
     "MalformedEvent",
+    "MemoryJournal",
     "ModelNotFound",
     "NotAnEventStream",
     "NotFound",
@@ -177,6 +189,7 @@ __all__ = [
     "ResumeTokenInvalid",
     "Resumed",
     "RetriedStream",
+    "RetryBudget",
     "RetryPolicy",
     "Rewound",
     "ServerError",
@@ -192,9 +205,11 @@ __all__ = [
     "StreamFinished",
     "StreamInUse",
     "StreamInterrupted",
+    "StreamRecord",
     "StreamState",
     "StreamTimeout",
     "StreamUnknown",
+    "Telemetry",
     "TextDelta",
     "TextStream",
     "Timeouts",
@@ -208,6 +223,7 @@ __all__ = [
     "Verdict",
     "Waiting",
     "__version__",
+    "open_journal",
     "profile",
     "retry_stream",
 ]

@@ -66,6 +66,7 @@ class Attempts:
         self._verdict: Verdict | None = None
         # Of the stream.
         self._opened_at: float | None = None
+        self._dropped_at = 0.0
         self._started_at = 0.0
         self._strategies: list[str] = []
         self._recoveries: list[float] = []
@@ -224,21 +225,23 @@ class Attempts:
             self._tell_attempt(ended, error, now)
         self._tell_stream(outcome, error, now)
 
-    def abandon(self) -> None:
+    def abandon(self, now: float) -> None:
         """Let go of the endpoint: the stream was dropped. Takes no lock."""
+        self._dropped_at = now
         assignment = self._assignment
         if assignment is not None:
             assignment.release_later()
 
     def close(self) -> None:
         """Tell of a stream that was dropped."""
-        if self._opened_at is None:
-            return
-        self._assignment = None
+        now = self._dropped_at
         if self._exchange.complete:
-            self._tell_stream("done", None, self._began_at)
-        else:
-            self._tell_stream("abandoned", None, self._began_at)
+            self._tell_stream("done", None, now)
+            return
+        if self._opened_at is not None and self._assignment is not None:
+            self._assignment = None
+            self._tell_attempt("abandoned", None, now)
+        self._tell_stream("abandoned", None, now)
 
     @property
     def _is_only_cut(self) -> bool:

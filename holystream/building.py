@@ -23,13 +23,31 @@ if TYPE_CHECKING:
     from holystream.feed import Feed
     from holystream.providers.base import ChatRequest, Provider
     from holystream.recovered import Recovered
-    from holystream.resilience.budget import RetryBudget
-    from holystream.resilience.pool import Priority, PrioritySemaphore
+    from holystream.resilience.budget import BudgetStatistics, RetryBudget
+    from holystream.resilience.health import EndpointStatistics
+    from holystream.resilience.pool import PoolStatistics, Priority, PrioritySemaphore
     from holystream.resilience.routing import Router
     from holystream.settings import Settings
-    from holystream.telemetry import Telemetry
+    from holystream.telemetry import Metrics, Telemetry
     from holystream.wire.http import HttpTransport
     from holystream.wire.request import HttpRequest
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClientMetrics:
+    """How things stand with a client, at one moment.
+
+    Attributes:
+        streams: What became of its attempts and streams.
+        pool: Its permits, and who waits for them; of all clients that share the pool.
+        endpoints: How each endpoint does, its breaker included.
+        budget: Its retry budget; of all clients that share it.
+    """
+
+    streams: Metrics
+    pool: PoolStatistics
+    endpoints: tuple[EndpointStatistics, ...]
+    budget: BudgetStatistics
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +154,16 @@ class Builder:
                 abandoned=self.abandoned,
                 time=self.time(),
             ),
+        )
+
+    def metrics(self) -> ClientMetrics:
+        """Return how things stand, dropped streams included."""
+        self.close_abandoned()
+        return ClientMetrics(
+            streams=self.telemetry.metrics(),
+            pool=self.pool.statistics(),
+            endpoints=self.router.statistics(),
+            budget=self.budget.statistics(),
         )
 
     def close_abandoned(self) -> None:

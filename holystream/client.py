@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
+    from holystream.building import ClientMetrics
     from holystream.event_source import EventSource
     from holystream.events import Failed, Guarantee, StreamEvent
     from holystream.journal import Journal
@@ -120,6 +121,7 @@ class Client:
 
     Attributes:
         pool: The pool, for its statistics.
+        telemetry: Hands a record of each attempt and each stream to your hooks.
 
     Raises:
         ConfigurationError: A setting is wrong.
@@ -187,11 +189,12 @@ class Client:
         self.pool = (
             PrioritySemaphore(DEFAULT_PERMITS) if pool is None else checked_pool(pool)
         )
+        self.telemetry = Telemetry()
         self._builder = Builder(
             provider=self._provider,
             router=self._router,
             budget=checked_budget(retry_budget) or RetryBudget(clock=_now),
-            telemetry=Telemetry(),
+            telemetry=self.telemetry,
             pool=self.pool,
             transport=HttpTransport(
                 connections=self.pool.limit,
@@ -528,6 +531,13 @@ class Client:
         return self._builder.event_source(
             feed, request, body, queue_timeout=limits.queue
         )
+
+    def metrics(self) -> ClientMetrics:
+        """Return how things stand: streams, pool, endpoints, breakers and budget.
+
+        Streams that were dropped without being closed are counted by now.
+        """
+        return self._builder.metrics()
 
     def with_options(
         self,

@@ -107,7 +107,7 @@ class Attending(Closable, Protocol[Read_co, Told]):
         """Take note that the stream is over."""
         ...
 
-    def abandon(self) -> None:
+    def abandon(self, now: float) -> None:
         """Let go of the endpoint, without a lock."""
         ...
 

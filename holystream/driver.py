@@ -422,7 +422,7 @@ class Driver(Generic[Message, Event]):
         if self._recorder is not None and self._recorder.owns:
             self._abandoned.append(self._recorder)
         if self._attempts.open:
-            self._attempts.abandon()
+            self._attempts.abandon(self._now())
             self._abandoned.append(self._attempts)
         if self._permit is None and self._connection is None:
             return

@@ -216,7 +216,7 @@ class FeedAttempts:
     def ended(self, error: BaseException | None, now: float) -> None:
         """Nobody counts it."""
 
-    def abandon(self) -> None:
+    def abandon(self, now: float) -> None:
         """Nothing is held."""
 
     def close(self) -> None:
