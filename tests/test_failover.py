@@ -1,0 +1,408 @@
+"""Several endpoints: an answer that breaks off at one goes on at another.
+
+Live simulators are the regions. What a breaker or the router does alone is tested in
+tests/resilience; here it is whole streams that must end right.
+"""
+
+import collections
+import random
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from holystream import (
+    AuthenticationError,
+    BreakerPolicy,
+    CircuitOpen,
+    Client,
+    ConfigurationError,
+    Connected,
+    ConnectionFailed,
+    Endpoint,
+    Guarantee,
+    HolystreamError,
+    InvalidAPIKey,
+    Resumed,
+    RetryBudget,
+    RetryPolicy,
+    StreamInterrupted,
+    Timeouts,
+    Waiting,
+)
+from holystream.simulator import Script, Simulator
+
+KEY, OTHER_KEY = "sk-0123456789abcdef", "sk-fedcba9876543210"
+SOON = RetryPolicy(base=0.001, cap=0.002)
+PLENTY = RetryBudget(floor=1e6)
+
+
+def text_of(prompt):
+    return f"The answer to {prompt!r}: " + " ".join(f"{prompt}-{n}" for n in range(30))
+
+
+def answer_to(body):
+    return text_of(body["messages"][0]["content"])
+
+
+@pytest.fixture
+def regions():
+    """Make a simulator for each script, each with the same answers."""
+    with ExitStack() as stack:
+
+        def make(*scripts, **options):
+            return [
+                stack.enter_context(Simulator(script=script, text=answer_to, **options))
+                for script in scripts
+            ]
+
+        yield make
+
+
+@contextmanager
+def refusing():
+    """A port at which nobody listens, for as long as the block lasts."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+
+def client_of(*endpoints, **options):
+    options.setdefault("retry", SOON)
+    options.setdefault("retry_budget", PLENTY)
+    return Client(KEY, endpoints=endpoints, model="sim", **options)
+
+
+def ask(client, prompt, **options):
+    options.setdefault("temperature", 0)
+    return client.stream(prompt, **options).get_final_completion()
+
+
+class TestOneStream:
+    def test_it_goes_on_elsewhere_where_it_broke_off(self, regions):
+        cut, good = regions(Script(cut_at=4000, cut="rst"), Script())
+        with client_of(
+            Endpoint(cut.base_url, name="a"),
+            Endpoint(good.base_url, name="b", priority=1),
+        ) as client:
+            events = list(client.stream("hello", temperature=0))
+        assert "".join(map(str, events)) == text_of("hello")
+        at = [event.endpoint for event in events if isinstance(event, Connected)]
+        assert at == ["a", "b"]
+        assert events[-1].completion.endpoint == "b"
+        assert events[-1].completion.guarantee is Guarantee.REPLAYED
+
+    def test_a_cursor_is_asked_where_the_answer_is_kept(self, regions):
+        keeping, other = regions(Script(ids="named", cut_at=4000), Script(times=0))
+        with client_of(
+            Endpoint(other.base_url, name="other", priority=1),
+            Endpoint(keeping.base_url, name="keeping"),
+        ) as client:
+            events = list(client.stream("hello", temperature=1))
+        assert "".join(map(str, events)) == text_of("hello")
+        assert [each.endpoint for each in events if isinstance(each, Connected)] == [
+            "keeping",
+            "keeping",
+        ]
+        assert events[-1].completion.guarantee is Guarantee.VERBATIM
+        assert other.requests == ()
+
+    def test_without_the_server_that_kept_it_the_next_way_is_taken(self, regions):
+        keeping, other = regions(Script(ids="named", gate=None, cut_at=4000), Script())
+        with client_of(
+            Endpoint(keeping.base_url, name="keeping"),
+            Endpoint(other.base_url, name="other", priority=1),
+        ) as client:
+            stream = client.stream("hello", temperature=0)
+            events = []
+            for event in stream:
+                events.append(event)
+                if type(event).__name__ == "Interrupted":
+                    keeping.close()
+        assert "".join(map(str, events)) == text_of("hello")
+        (resumed,) = [each for each in events if isinstance(each, Resumed)]
+        assert resumed.strategy == "replay"
+        assert events[-1].completion.endpoint == "other"
+        assert [cost.strategy for cost in events[-1].completion.interruption_costs] == [
+            "cursor",
+            "replay",
+        ]
+
+    def test_the_first_retry_of_what_was_not_sent_is_elsewhere_and_at_once(
+        self, regions
+    ):
+        (good,) = regions(Script())
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(nowhere, name="a"),
+                Endpoint(good.base_url, name="b", priority=1),
+            ) as client,
+        ):
+            events = list(client.stream("hello", temperature=0))
+        (waiting,) = [event for event in events if isinstance(event, Waiting)]
+        assert (waiting.delay, waiting.reason) == (0.0, "immediate")
+        assert events[-1].completion.endpoint == "b"
+
+    def test_a_key_that_is_refused_is_left_for_another(self, regions):
+        (one,) = regions(Script(), api_keys=[OTHER_KEY])
+        with client_of(
+            Endpoint(one.base_url, name="a"),
+            Endpoint(one.base_url, name="b", key=OTHER_KEY, priority=1),
+        ) as client:
+            assert ask(client, "hello").text == text_of("hello")
+            assert ask(client, "again").attempts == 1, "it is left for a while"
+
+    def test_where_there_is_no_other_key_the_refusal_is_the_error(self, regions):
+        one, two = regions(Script(), Script(), api_keys=[OTHER_KEY])
+        with (
+            client_of(
+                Endpoint(one.base_url, name="a"), Endpoint(two.base_url, name="b")
+            ) as client,
+            pytest.raises(AuthenticationError) as caught,
+        ):
+            # A key at two hosts is two credentials: each is asked once.
+            ask(client, "hello")
+        assert caught.value.attempts == 2
+
+    def test_each_key_goes_to_its_own_endpoint_alone(self, regions):
+        one, two = regions(Script(cut_at=4000), Script())
+        with client_of(
+            Endpoint(one.base_url, name="a"),
+            Endpoint(two.base_url, name="b", key=OTHER_KEY, priority=1),
+        ) as client:
+            ask(client, "hello")
+        assert [each.headers["Authorization"] for each in one.requests] == [
+            f"Bearer {KEY}"
+        ]
+        assert [each.headers["Authorization"] for each in two.requests] == [
+            f"Bearer {OTHER_KEY}"
+        ]
+
+
+class TestBreakers:
+    def test_with_every_region_out_the_error_says_when_to_try_again(self):
+        policy = BreakerPolicy(failures=1, open_for=60, jitter=0)
+        with (
+            refusing() as one,
+            refusing() as two,
+            client_of(
+                Endpoint(one, name="a"), Endpoint(two, name="b"), breaker=policy
+            ) as client,
+        ):
+            with pytest.raises(HolystreamError):
+                ask(client, "hello")
+            with pytest.raises(CircuitOpen) as caught:
+                ask(client, "hello")
+            assert 50 < caught.value.retry_after <= 60
+            assert caught.value.attempts == 0
+            statistics = client.pool.statistics()
+            assert statistics.in_use == 0
+
+    def test_a_stream_with_text_waits_for_a_probe(self, regions, holystream_clock):
+        (cut,) = regions(Script(cut_at=4000, times=1))
+        policy = BreakerPolicy(failures=1, open_for=30, jitter=0)
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(cut.base_url, name="a"),
+                Endpoint(nowhere, name="b", priority=1),
+                breaker=policy,
+            ) as client,
+        ):
+            events = list(client.stream("hello", temperature=0))
+        assert "".join(map(str, events)) == text_of("hello")
+        assert max(each.delay for each in events if isinstance(each, Waiting)) >= 29
+
+    def test_an_only_endpoint_is_not_left_for_cutting(self, regions):
+        (cut,) = regions(Script(cut_at=4000, times=20))
+        with client_of(
+            Endpoint(cut.base_url, name="a"), retry=RetryPolicy(attempts=1)
+        ) as client:
+            for _ in range(20):
+                with pytest.raises(StreamInterrupted):
+                    ask(client, "hello")
+            assert ask(client, "hello").text == text_of("hello")
+
+    def test_an_only_endpoint_that_serves_nobody_is_left(self):
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(nowhere, name="a"), retry=RetryPolicy(attempts=1)
+            ) as client,
+        ):
+            for _ in range(5):
+                with pytest.raises(ConnectionFailed):
+                    ask(client, "hello")
+            with pytest.raises(CircuitOpen):
+                ask(client, "hello")
+
+    def test_a_cancelled_stream_trips_none(self, regions):
+        (good,) = regions(Script(times=0))
+        with client_of(
+            Endpoint(good.base_url, name="a"), breaker=BreakerPolicy(failures=1)
+        ) as client:
+            for _ in range(10):
+                stream = client.stream("hello").open()
+                stream.cancel()
+            (endpoint,) = client.metrics().endpoints
+        assert endpoint.breaker.failed == 0
+        assert endpoint.in_flight == 0
+
+
+class TestBudget:
+    def test_a_budget_that_is_spent_ends_the_retries(self, regions):
+        (bad,) = regions(Script(status=503, times=0))
+        budget = RetryBudget(ratio=0, floor=0.2, window=10)
+        with Client(
+            KEY, base_url=bad.base_url, model="sim", retry=SOON, retry_budget=budget
+        ) as client:
+            with pytest.raises(HolystreamError, match="the retry budget is spent"):
+                ask(client, "hello")
+            assert client.metrics().budget.refused == 1
+        assert len(bad.requests) == 3, "two retries were in the budget"
+
+
+class TestManyAtOnce:
+    @pytest.mark.slow
+    def test_four_regions_three_of_them_bad(self, regions):
+        seed = 20261121
+        rng = random.Random(seed)
+        cuts = [
+            Script(cut_at=rng.randint(1, 12000), cut=rng.choice(["fin", "rst", "end"]))
+            for _ in range(2000)
+        ]
+        good, stalling = regions(Script(times=0), Script(times=0, stall_at=0))
+        with (
+            Simulator(script=cuts, text=answer_to) as cutting,
+            refusing() as nowhere,
+            client_of(
+                Endpoint(good.base_url, name="good"),
+                Endpoint(stalling.base_url, name="stalling"),
+                Endpoint(cutting.base_url, name="cutting"),
+                Endpoint(nowhere, name="refusing"),
+                # Long enough for a good region on a busy machine.
+                timeout=Timeouts(first_token=3.0),
+                retry=RetryPolicy(base=0.001, cap=0.002, first_token_attempts=5),
+                pool=None,
+            ) as client,
+        ):
+
+            def work(number):
+                return [
+                    ask(client, f"{number} {turn}").text == text_of(f"{number} {turn}")
+                    for turn in range(10)
+                ]
+
+            with ThreadPoolExecutor(50) as executor:
+                results = [
+                    exact for each in executor.map(work, range(50)) for exact in each
+                ]
+            standing = {each.name: each for each in client.metrics().endpoints}
+            assert results == [True] * 500, f"seed {seed}"
+            assert standing["good"].breaker.failed == 0
+            for name in ("stalling", "cutting", "refusing"):
+                # 50 threads may be there before the first of them has failed; one that
+                # is slow is left even before its breaker opens.
+                assert standing[name].picked <= 50 + 5, name
+                assert standing[name].breaker.opened or standing[name].picked <= 5, name
+            assert all(each.in_flight == 0 for each in standing.values())
+
+    def test_a_mended_region_comes_back_by_a_probe(self, regions):
+        (mended, good) = regions(Script(status=503, times=5), Script(times=0))
+        policy = BreakerPolicy(failures=1, open_for=0.001, open_cap=0.002, jitter=0)
+        with client_of(
+            Endpoint(mended.base_url, name="mended"),
+            Endpoint(good.base_url, name="good", priority=1),
+            breaker=policy,
+        ) as client:
+            at = collections.Counter(ask(client, f"{n}").endpoint for n in range(60))
+        assert at["mended"] > 0
+        assert at["mended"] + at["good"] == 60
+
+
+class TestMetrics:
+    def test_they_agree_with_what_happened(self, regions):
+        (server,) = regions(())
+        script = random.Random(7)
+        expected = collections.Counter()
+        strategies = collections.Counter()
+        with Client(
+            KEY,
+            base_url=server.base_url,
+            model="sim",
+            retry=RetryPolicy(base=0.001, cap=0.002, attempts=2),
+            retry_budget=PLENTY,
+        ) as client:
+            records = []
+            client.telemetry.add_hook(records.append)
+            for number in range(200):
+                kind = script.choice(
+                    ["done", "replayed", "error", "cancelled", "closed", "abandoned"]
+                )
+                expected["done" if kind == "replayed" else kind] += 1
+                self.play(client, server, kind, f"{number}")
+                strategies["replay"] += kind == "replayed"
+            metrics = client.metrics()
+        streams = metrics.streams
+        assert {
+            key: count for key, count in streams.streams.items() if count
+        } == expected
+        assert streams.opened == 200
+        assert streams.active_by_model == {}
+        assert streams.strategies.get("replay", 0) == strategies["replay"]
+        assert streams.attempts["finished"] == expected["done"]
+        assert streams.attempts["cancelled"] == expected["cancelled"]
+        assert streams.attempts["closed"] == expected["closed"]
+        assert streams.attempts["abandoned"] == expected["abandoned"]
+        assert streams.attempts["failed"] == expected["error"] + strategies["replay"]
+        assert streams.recoveries == strategies["replay"]
+        assert len([each for each in records if hasattr(each, "outcome")]) == len(
+            records
+        )
+        assert metrics.pool.in_use == 0
+        assert metrics.endpoints[0].in_flight == 0
+
+    def play(self, client, server, kind, prompt):
+        if kind == "replayed":
+            server.play(Script(cut_at=4000))
+        elif kind == "error":
+            server.play(Script(status=400))
+        stream = client.stream(prompt, temperature=0)
+        if kind in {"done", "replayed"}:
+            assert stream.get_final_text() == text_of(prompt)
+        elif kind == "error":
+            with pytest.raises(HolystreamError):
+                stream.until_done()
+        else:
+            stream.open()
+            if kind == "cancelled":
+                stream.cancel()
+            elif kind == "closed":
+                stream.close()
+            else:
+                with pytest.warns(ResourceWarning):
+                    del stream
+
+
+class TestSettings:
+    def test_endpoints_take_the_place_of_a_base_url(self):
+        with pytest.raises(ConfigurationError, match="give one"):
+            Client(KEY, base_url="http://localhost/v1", endpoints=[])
+
+    @pytest.mark.parametrize("endpoints", [[], ["http://localhost/v1"], [None]])
+    def test_only_endpoints_will_do(self, endpoints):
+        with pytest.raises(ConfigurationError, match="endpoints"):
+            Client(KEY, endpoints=endpoints)
+
+    def test_a_key_needs_https(self):
+        with pytest.raises(ConfigurationError, match="allow_http"):
+            Client(KEY, endpoints=[Endpoint("http://example.com/v1")])
+
+    def test_a_provider_that_needs_a_key_says_so(self, monkeypatch):
+        monkeypatch.delenv("HOLYSHEEP_API_KEY", raising=False)
+        with pytest.raises(InvalidAPIKey):
+            Client(
+                provider="holysheep", endpoints=[Endpoint("https://eu.example.com/v1")]
+            )
