@@ -1,4 +1,4 @@
-"""The ``holystream`` command: ``ask``, ``demo``, ``doctor`` and ``simulator``.
+"""The ``holystream`` command: ``ask``, ``resume``, ``tail``, ``demo`` and others.
 
 Each command is a module with ``configure(parser)`` and ``run(options) -> exit status``;
 what a command needs beyond argparse it imports when it runs. How failures become exit
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from holystream.cli import ask, demo, doctor, simulate
+from holystream.cli import ask, demo, doctor, resume, simulate, tail
 from holystream.cli.console import OutputFailed, ReaderGone, say, silence_stdout
 from holystream.cli.exits import (
     FAILED,
@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_COMMANDS = {"ask": ask, "demo": demo, "doctor": doctor, "simulator": simulate}
+_COMMANDS = {
+    "ask": ask,
+    "resume": resume,
+    "tail": tail,
+    "demo": demo,
+    "doctor": doctor,
+    "simulator": simulate,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,9 @@ from holystream.errors import (
     QueueTimeout,
     QuotaExceeded,
     RateLimited,
+    StreamExists,
     StreamTimeout,
+    StreamUnknown,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ _BY_ERROR: Final[tuple[tuple[type[HolystreamError], int], ...]] = (
     (InvalidRequest, USAGE),
     (BadRequest, USAGE),
     (NotFound, USAGE),
+    (StreamExists, USAGE),
+    (StreamUnknown, USAGE),
     (ConfigurationError, CONFIGURATION),
     (AuthenticationError, CONFIGURATION),
     (PermissionDenied, CONFIGURATION),
@@ -74,6 +78,15 @@ _REWORDED: Final = (
     ("Timeouts.idle=", "--timeout "),
     ("Timeouts.token_idle=", ""),
     ("allow_http=True", "--allow-http"),
+    (
+        ": pass the text that you have as partial_text=, not its length, or take the ",
+        ": leave --after out, and take the ",
+    ),
+    (": pass the text that you have as partial_text=", ""),
+    ("client.resume()", "`holystream resume`"),
+    ("stream_id=", "--stream-id "),
+    ("provider=", "--provider "),
+    ("after=", "--after "),
 )
 """Names of the library that have another one on the command line."""
 

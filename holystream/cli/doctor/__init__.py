@@ -13,9 +13,9 @@ import collections
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from holystream.cli.ask import provider_of
 from holystream.cli.console import Output, say
 from holystream.cli.exits import DONE, FAILED, USAGE
+from holystream.cli.host import provider_of
 from holystream.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -1,0 +1,165 @@
+"""Prints an answer as it arrives, and what there is to say about it and its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from holystream.cli.console import Status, is_watched, say
+from holystream.cli.exits import reworded
+from holystream.errors import StreamInterrupted
+
+if TYPE_CHECKING:
+    from holystream import Completion, Stream, StreamError, StreamEvent
+    from holystream.cli.console import Output
+
+_WHOLE: Final = (None, "stop", "eos", "end_turn")
+"""Finish reasons that leave nothing to say."""
+
+
+class Printer:
+    """Prints a stream, and what happens to it. Not thread-safe.
+
+    Args:
+        output: Where its text goes.
+        verbose: Tell on stderr what happens.
+        after: Characters of the text that whoever reads the output has already.
+    """
+
+    def __init__(self, output: Output, *, verbose: bool, after: int = 0) -> None:
+        self._output = output
+        self._after = after
+        self._verbose = verbose
+        self._status = Status(output)
+        self._interrupted_by = ""
+
+    @property
+    def position(self) -> int:
+        """Characters of the text that the reader of the output has."""
+        return self._after + self._output.written
+
+    def print(self, stream: Stream) -> Completion | None:
+        """Print the stream; return None if what was printed became void."""
+        try:
+            for event in stream:
+                self._status.clear()
+                if not self._show(event):
+                    return None
+        finally:
+            self._status.clear()
+        return stream.completion
+
+    def _show(self, event: StreamEvent) -> bool:
+        """Show an event; return False if what was printed became void."""
+        import holystream as hs  # noqa: PLC0415 - as in run()
+
+        output = self._output
+        if isinstance(event, hs.TextDelta):
+            output.write(event.text)
+        elif isinstance(event, hs.Interrupted):
+            self._interrupted_by = reworded(event.error.message)
+        elif isinstance(event, hs.Waiting) and event.delay > 0 and not self._verbose:
+            asked = ", as the server asks" if event.reason == "server hint" else ""
+            self._status.show(
+                f"attempt {event.attempt} in {event.delay:.2f} s{asked}: "
+                f"{self._interrupted_by}"
+            )
+        if self._verbose and (line := _line(event)):
+            output.remark(line)
+        if isinstance(event, hs.Rewound) and self.position:
+            if not output.is_terminal:
+                output.end_line()
+                say(
+                    "error: the answer was begun anew, and what was written to a pipe "
+                    f"or a file cannot be taken back: {self.position} characters are "
+                    "void. Use --resume restart on a terminal only."
+                )
+                return False
+            output.remark("the answer is begun anew: the text above is void")
+            output.written = self._after = 0
+        return True
+
+
+def _line(event: StreamEvent) -> str | None:
+    """Return the line that ``--verbose`` prints for an event."""
+    import holystream as hs  # noqa: PLC0415 - as in run()
+
+    match event:
+        case hs.Connected():
+            return (
+                f"connected to {event.endpoint}, attempt {event.attempt}, "
+                f"request {event.request_id}"
+            )
+        case hs.Interrupted():
+            error = event.error
+            return f"interrupted: {type(error).__name__}: {reworded(error.message)}"
+        case hs.Waiting():
+            return (
+                f"waiting {event.delay:.2f} s ({event.reason}) for attempt "
+                f"{event.attempt}"
+            )
+        case hs.Resumed():
+            return (
+                f"resumed by {event.strategy} at character {event.offset}: "
+                f"{event.guarantee}"
+            )
+        case _:
+            return None
+
+
+def conclude(completion: Completion, *, verbose: bool) -> None:
+    """Say what a whole answer leaves to say."""
+    choice = completion.choices[0]
+    if choice.refusal:
+        say(f"the model refused: {choice.refusal}")
+    if choice.finish_reason not in _WHOLE:
+        say(f"the model ended its answer early: {choice.finish_reason}")
+    if verbose or is_watched():
+        say(_summary(completion))
+
+
+def _summary(completion: Completion) -> str:
+    usage, ttft = completion.usage, completion.ttft
+    facts = []
+    if ttft is not None:
+        facts.append(f"first text after {ttft:.2f} s")
+        writing = completion.duration - ttft
+        if writing > 0 and usage.completion_tokens > 1:
+            facts.append(f"{usage.completion_tokens / writing:.1f} tokens/s")
+    about = "about " if usage.estimated else ""
+    facts += [
+        f"{about}{usage.completion_tokens} tokens",
+        f"guarantee {completion.guarantee}",
+        f"attempts {completion.attempts}",
+    ]
+    return ", ".join(facts)
+
+
+def explain(error: StreamError, *, advice: str, kept: str, verbose: bool) -> None:
+    """Say why there is no whole answer.
+
+    Args:
+        error: What ended the stream.
+        advice: What helps against a break that could not be mended; empty to leave
+            that to the library, which names arguments that a command may not have.
+        kept: What there is instead; empty if nothing.
+        verbose: Tell more.
+    """
+    message = error.message
+    if isinstance(error, StreamInterrupted) and error.cause is not None and advice:
+        message = f"the answer broke off: {error.cause.message.rstrip('.')}. {advice}"
+    say(f"error: {reworded(message)}")
+    if kept:
+        say(kept)
+    if verbose:
+        say(
+            f"{type(error).__name__}, attempts: {error.attempts}, "
+            f"phase: {error.phase.name if error.phase is not None else 'none'}, "
+            f"request: {error.request_id}"
+        )
+
+
+def kept(characters: int) -> str:
+    """Say how much of an answer there is."""
+    if not characters:
+        return "nothing had arrived"
+    return f"the answer is partial: {characters} characters were kept"

@@ -1,0 +1,125 @@
+"""Go on with a recorded answer that was broken off, and print the rest of it.
+
+The answer is that of ``holystream ask --journal``, or of any program that records its
+streams in a journal; whoever had it must have ended or let go of it. What is printed
+follows the first ``--after`` characters: the whole answer, unless told otherwise. An
+answer that is complete is printed again. Nothing but text goes to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from holystream.cli.answer import Printer, conclude
+from holystream.cli.console import Output
+from holystream.cli.exits import DONE, FAILED, table
+from holystream.cli.host import (
+    add_host,
+    add_limits,
+    add_verbose,
+    provider_of,
+    strategies,
+)
+from holystream.cli.recorded import (
+    BREAKS,
+    add_journal,
+    broken_off,
+    needed_journal,
+)
+
+if TYPE_CHECKING:
+    from holystream.journal import Journal
+
+HELP = "go on with a recorded answer that was broken off"
+
+_EPILOG: Final = """\
+A repeatable answer (--temperature 0, --seed) can always be gone on with; any other one
+if its server kept it or goes on with what it began. Where nothing helps, --resume
+restart has it written anew: on a terminal, for what was printed becomes void.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``holystream resume``."""
+    parser.epilog = f"{_EPILOG}\n{table()}"
+    add = parser.add_argument
+    add("stream_id", metavar="ID", help="the answer's; `holystream tail` lists them")
+    add(
+        "--after",
+        type=_characters,
+        default=0,
+        metavar="N",
+        help="characters of its text that are there already",
+    )
+    add_journal(add, "else it must be given")
+    add_host(add, "the one it was begun with, unless --base-url is given")
+    add_limits(add)
+    add(
+        "--resume",
+        type=strategies,
+        metavar="NAMES",
+        help="how it may go on; default: as it was begun",
+    )
+    add_verbose(add)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the rest; return the exit status."""
+    output = Output()
+    journal = needed_journal(options)
+    with contextlib.closing(journal), _client(journal, options) as client:
+        stream = client.resume(
+            options.stream_id,
+            after=options.after,
+            timeout=options.timeout,
+            deadline=options.deadline,
+            resume=options.resume,
+        )
+        printer = Printer(output, verbose=options.verbose, after=options.after)
+        try:
+            with stream:
+                completion = printer.print(stream)
+        except BREAKS as error:
+            return broken_off(error, output, printer, journal, options, advice=_ANEW)
+    if completion is None:
+        return FAILED
+    output.end_line()
+    conclude(completion, verbose=options.verbose)
+    return DONE
+
+
+_ANEW: Final = "If another text will do, --resume restart has it written anew."
+
+
+def _client(journal: Journal, options: argparse.Namespace) -> Any:
+    from holystream import Client  # noqa: PLC0415 - only when there is one
+
+    provider = provider_of(options)
+    if options.provider is None and options.base_url is None:
+        provider = _begun_with(journal, options.stream_id) or provider
+    return Client(
+        provider=provider,
+        base_url=options.base_url,
+        allow_http=options.allow_http,
+        journal=journal,
+    )
+
+
+def _begun_with(journal: Journal, stream_id: str) -> str | None:
+    """Return the provider that a stream was begun with, if it is known here."""
+    from holystream.providers.registry import PROFILES  # noqa: PLC0415 - as above
+    from holystream.resume.checkpoint import Recorded  # noqa: PLC0415 - as above
+
+    meta = journal.meta(stream_id)
+    if meta is None:
+        return None
+    name = Recorded.decode(meta.request).provider
+    return name if name in PROFILES else None
+
+
+def _characters(text: str) -> int:
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a number of characters, not {text!r}")

@@ -1,0 +1,177 @@
+"""Follow a recorded answer that another program writes, or list what is recorded.
+
+With the id of a stream its text is printed, what is there at once and the rest as it
+comes, until it ends. Nothing is asked of any server. Without an id the streams of the
+journal are listed, the newest first: id, how it stands, when it was last written (UTC)
+and how many events it has, with tabs between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final
+
+from holystream.cli.answer import kept
+from holystream.cli.console import Output, say
+from holystream.cli.exits import DONE, FAILED, INTERRUPTED, exit_status, reworded, table
+from holystream.cli.recorded import add_journal, needed_journal
+
+if TYPE_CHECKING:
+    import argparse
+
+    from holystream.journal import Journal, StreamInfo, StreamMeta
+
+HELP = "follow a recorded answer while it is written, or list the recorded ones"
+
+_LOOK: Final = 0.5
+"""Seconds after which it is looked whether the writer is still alive."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``holystream tail``."""
+    parser.epilog = table()
+    add = parser.add_argument
+    add("stream_id", metavar="ID", nargs="?", help="the stream's; none: list them")
+    add_journal(add, "else it must be given")
+    add(
+        "--wait",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="how long to wait for another writer when one is gone (default: 5)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what is recorded; return the exit status."""
+    output = Output()
+    with contextlib.closing(needed_journal(options)) as journal:
+        if options.stream_id is None:
+            for info in journal.streams(limit=10**6):
+                output.write(f"{_row(info)}\n")
+            return DONE
+        follower = _Follower(journal, options.stream_id, output, wait=options.wait)
+        try:
+            status = follower.follow()
+        except KeyboardInterrupt:
+            output.end_line()
+            say(f"stopped by Ctrl-C; {kept(output.written)}")
+            return INTERRUPTED
+        output.end_line()
+        return status
+
+
+class _Follower:
+    """Prints the text of one stream. Not thread-safe."""
+
+    def __init__(
+        self, journal: Journal, stream_id: str, output: Output, *, wait: float
+    ) -> None:
+        self._journal = journal
+        self._stream_id = stream_id
+        self._output = output
+        self._wait = wait
+        self._alone_since: float | None = None
+
+    def follow(self) -> int:
+        """Print until it ends or nobody writes it; return the exit status."""
+        from holystream.journal import Entries  # noqa: PLC0415 - only when it runs
+
+        after = 0
+        while True:
+            reading = self._journal.read(self._stream_id, after=after, wait=_LOOK)
+            if not isinstance(reading, Entries):
+                return self._gone()
+            after = reading.last_seq
+            if not all(map(self._show, reading.events)):
+                return FAILED
+            if reading.events:
+                self._alone_since = None
+            elif (status := self._look(after)) is not None:
+                return status
+
+    def _look(self, after: int) -> int | None:
+        """Find out why nothing comes; return the exit status if nothing will."""
+        from holystream.journal import JournalState  # noqa: PLC0415 - as above
+
+        meta = self._journal.meta(self._stream_id)
+        if meta is None:
+            return self._gone()
+        if meta.next_seq > after + 1:
+            return None
+        if meta.state is JournalState.FINISHED:
+            return self._ended(meta)
+        if meta.state is JournalState.LIVE:
+            self._alone_since = None
+            return None
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+        return self._alone() if now - self._alone_since >= self._wait else None
+
+    def _show(self, event: object) -> bool:
+        """Show an event; return False if what was printed became void."""
+        from holystream.events import Rewound, TextDelta  # noqa: PLC0415 - as above
+
+        output = self._output
+        if isinstance(event, TextDelta) and event.index == 0:
+            output.write(event.text)
+        elif isinstance(event, Rewound) and output.written:
+            if not output.is_terminal:
+                output.end_line()
+                say(
+                    "error: the answer was begun anew, and what was written to a pipe "
+                    f"or a file cannot be taken back: {output.written} characters are "
+                    "void"
+                )
+                return False
+            output.remark("the answer is begun anew: the text above is void")
+            output.written = 0
+        return True
+
+    def _ended(self, meta: StreamMeta) -> int:
+        from holystream.events import Failed  # noqa: PLC0415 - as above
+        from holystream.journal import Outcome  # noqa: PLC0415 - as above
+        from holystream.journal.codec import decode  # noqa: PLC0415 - as above
+
+        if meta.outcome is Outcome.DONE:
+            return DONE
+        self._output.end_line()
+        if meta.outcome is Outcome.CANCELLED:
+            say(f"the stream was cancelled; {kept(self._output.written)}")
+            return FAILED
+        for event in decode(meta.final) if meta.final else ():
+            if isinstance(event, Failed):
+                say(f"error: {reworded(event.error.message)}")
+                return exit_status(event.error)
+        say(f"error: the stream failed; {kept(self._output.written)}")
+        return FAILED
+
+    def _alone(self) -> int:
+        self._output.end_line()
+        say(
+            f"nobody writes the stream; {kept(self._output.written)}; "
+            f"`holystream resume {self._stream_id}` goes on with it"
+        )
+        return FAILED
+
+    def _gone(self) -> int:
+        from holystream.errors import StreamUnknown  # noqa: PLC0415 - as above
+
+        self._output.end_line()
+        raise StreamUnknown(
+            f"the journal has no stream {self._stream_id!r}, or no longer"
+        )
+
+
+def _row(info: StreamInfo) -> str:
+    stands = str(info.outcome or info.state)
+    written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(info.updated))
+    return "\t".join((info.stream_id, stands, written, str(info.next_seq - 1)))
+
+
+def _seconds(text: str) -> float:
+    from holystream.cli.host import seconds  # noqa: PLC0415 - as above
+
+    return 0.0 if text == "0" else seconds(text)

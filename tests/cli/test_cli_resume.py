@@ -1,0 +1,307 @@
+"""``ask --journal``, ``resume``, ``tail``: real commands, killed and gone on with."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import threading
+
+import pytest
+
+from holystream.journal import Outcome
+from holystream.journal.sqlite import SQLiteJournal
+from holystream.simulator import Script
+
+QUESTION = "How does an answer arrive?"
+GREEDY = ("--temperature", "0")
+GO_ON = re.compile(r"^holystream: to go on: holystream (resume .*)$", re.MULTILINE)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "my streams.db")
+
+
+@pytest.fixture
+def ask(sim, path):
+    """Return the words of a command that asks the simulator and records it."""
+
+    def words(*others):
+        host = ("--model", "m", "--base-url", sim.base_url)
+        return ("ask", *host, "--journal", path, *others)
+
+    return words
+
+
+@pytest.fixture
+def gate():
+    return threading.Semaphore(0)
+
+
+def answer_to(sim, **others):
+    messages = [{"role": "user", "content": QUESTION}]
+    request = {"model": "m", "messages": messages, "temperature": 0, **others}
+    return sim.answer(request)
+
+
+def read(pipe, size):
+    data = b""
+    while len(data) < size:
+        piece = os.read(pipe.fileno(), size - len(data))
+        assert piece, f"it ended after {data!r}"
+        data += piece
+    return data.decode()
+
+
+@pytest.fixture
+def begun(sim, start, gate, ask):
+    """Start to ask; return the process and what it has printed so far."""
+
+    def begin(*words, pieces=9):
+        sim.play(Script(gate=gate))
+        process = start(*ask(*words, QUESTION))
+        gate.release(1 + pieces)
+        text = "".join(answer_to(sim).deltas[:pieces])
+        return process, read(process.stdout, len(text.encode()))
+
+    return begin
+
+
+def test_ctrl_c_prints_the_line_that_goes_on(sim, begun, finish, run, path):
+    process, text = begun(*GREEDY)
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert (result.status, result.out) == (130, ""), "no line end: the rest may follow"
+    kept = f"the answer is partial: {len(text)} characters were kept"
+    first, _ = result.err.splitlines()
+    assert first == f"holystream: stopped by Ctrl-C; {kept}"
+    words = shlex.split(GO_ON.findall(result.err)[0])
+    assert words[2:4] == ["--journal", path]
+    assert words[4:6] == ["--after", str(len(text))]
+    assert words[6:] == ["--base-url", sim.base_url]
+    rest = run(*words)
+    assert (rest.status, rest.err) == (0, "")
+    assert text + rest.out == answer_to(sim).text.rstrip("\n") + "\n"
+    # And again, for it is recorded: nothing more is asked for.
+    asked = len(sim.requests)
+    assert run(*words).out == rest.out
+    assert run("resume", words[1], *words[2:4], *words[6:]).out == text + rest.out
+    assert len(sim.requests) == asked
+
+
+def test_killed_it_goes_on_under_the_name_it_was_given(sim, begun, run, path):
+    process, text = begun(*GREEDY, "--stream-id", "mine")
+    process.kill()
+    process.wait()
+    host = ("--journal", path, "--base-url", sim.base_url)
+    listed = run("tail", "--journal", path)
+    name, stands, written, events = listed.out.split("\t")
+    assert (name, stands) == ("mine", "abandoned")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", written)
+    assert int(events) >= 9
+    rest = run("resume", "mine", *host, "--after", str(len(text)), "-v")
+    assert text + rest.out == answer_to(sim).text.rstrip("\n") + "\n"
+    assert f"resumed by replay at character {len(text)}: REPLAYED" in rest.err
+    assert run("tail", "--journal", path).out.startswith("mine\tdone\t")
+
+
+def test_the_variable_stands_for_the_option(sim, run, environment, path):
+    environment["HOLYSTREAM_JOURNAL"] = path
+    host = ("--base-url", sim.base_url)
+    asked = run("ask", "--model", "m", *host, "--stream-id", "a", "echo:Hello")
+    assert (asked.status, asked.out) == (0, "Hello\n")
+    assert run("tail", "a").out == "Hello\n"
+    assert run("resume", "a", *host).out == "Hello\n"
+
+
+def test_nothing_is_recorded_unasked(run, sim, tmp_path, environment):
+    environment["HOLYSTREAM_JOURNAL"] = ""
+    environment["HOME"] = environment["XDG_STATE_HOME"] = str(tmp_path)
+    run("ask", "--model", "m", "--base-url", sim.base_url, "echo:Hello")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_provider_is_the_one_it_was_begun_with(
+    run, ask, path, sim, environment
+):
+    environment["VLLM_API_KEY"] = environment["HOLYSTREAM_API_KEY"]
+    run(*ask("--provider", "vllm", "--stream-id", "v", "echo:Hello"))
+    other = run("resume", "v", "--journal", path, "--base-url", sim.base_url)
+    assert other.status == 3
+    assert "begun with --provider 'vllm'" in other.err
+    alone = run("resume", "v", "--journal", path)
+    assert (alone.status, alone.out) == (0, "Hello\n")
+
+
+def test_a_break_that_cannot_be_mended_can_be_asked_for_anew(sim, run, ask, path):
+    sim.play(Script(cut_at=6000, cut="rst", pace=0.001))
+    broken = run(*ask(QUESTION))
+    assert broken.status == 1
+    assert broken.out
+    assert not broken.out.endswith("\n")
+    words = shlex.split(GO_ON.findall(broken.err)[0])
+    again = run(*words)
+    assert (again.status, again.out) == (1, "")
+    assert "--resume restart has it written anew" in again.err
+    assert GO_ON.findall(again.err) == [shlex.join(words)]
+    anew = run(*words, "--resume", "restart")
+    assert anew.status == 1
+    assert f"{len(broken.out)} characters are void" in anew.err
+
+
+def test_a_refused_request_has_no_line(sim, run, ask, path):
+    sim.play(Script(status=400))
+    refused = run(*ask("--stream-id", "r", "hi"))
+    assert refused.status == 2
+    assert not GO_ON.findall(refused.err)
+    again = run("resume", "r", "--journal", path, "--base-url", sim.base_url)
+    assert again.status == 2
+    assert run("tail", "r", "--journal", path).status == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "complaint"),
+    [
+        (["resume", "nobody"], 2, "no stream 'nobody'"),
+        (["resume", "a", "--after", "99"], 2, "--after 99 is beyond the 5 characters"),
+        (["resume", "a", "--after", "-1"], 2, "--after"),
+        (["resume", "a", "--after", "x"], 2, "number of characters, not 'x'"),
+        (["resume", "a b"], 2, "--stream-id"),
+        (["resume"], 2, "ID"),
+        (["tail", "nobody"], 2, "no stream 'nobody'"),
+        (["tail", "a", "--wait", "soon"], 2, "not 'soon'"),
+        (["ask", "--model", "m", "--stream-id", "a", "hi"], 2, "resume that one"),
+    ],
+)
+def test_wrong_arguments_are_told(  # noqa: PLR0917 - fixtures
+    sim, run, ask, path, words, status, complaint
+):
+    assert run(*ask("--stream-id", "a", "echo:Hello")).status == 0
+    host = [] if words[0] == "tail" else ["--base-url", sim.base_url]
+    asked = len(sim.requests)
+    result = run(words[0], "--journal", path, *host, *words[1:])
+    assert result.status == status, result.err
+    assert complaint.replace("--stream-id", "stream_id") in result.err or (
+        complaint in result.err
+    )
+    assert "partial_text" not in result.err
+    assert len(sim.requests) == asked
+
+
+@pytest.mark.parametrize("command", [["resume", "a"], ["tail"], ["tail", "a"]])
+def test_without_a_journal(run, environment, tmp_path, command):
+    environment.pop("HOLYSTREAM_JOURNAL", None)
+    result = run(*command)
+    assert result.status == 3
+    assert "--journal PATH, or set the variable HOLYSTREAM_JOURNAL" in result.err
+    nowhere = tmp_path / "none.db"
+    result = run(*command, "--journal", str(nowhere))
+    assert result.status == 3
+    assert "there is no journal" in result.err
+    assert not nowhere.exists(), "who only looks makes none"
+
+
+def test_what_is_no_journal(run, ask, tmp_path, path):
+    (tmp_path / "my streams.db").write_bytes(b"%PDF-1.4 " + b"x" * 9999)
+    for words in (ask("hi"), ("tail", "--journal", path)):
+        result = run(*words)
+        assert (result.status, result.out) == (1, "")
+        assert "damaged, or no journal" in result.err
+
+
+def test_a_stream_that_somebody_writes_is_not_taken_away(sim, begun, gate, run, path):
+    process, _ = begun(*GREEDY, "--stream-id", "a")
+    host = ("--journal", path, "--base-url", sim.base_url)
+    busy = run("resume", "a", *host)
+    assert busy.status == 1
+    assert "is alive" in busy.err
+    gate.release(10**4)
+    assert process.wait(timeout=50) == 0
+
+
+class TestTail:
+    def test_it_prints_each_piece_as_it_is_written(  # noqa: PLR0917 - fixtures
+        self, sim, begun, start, finish, gate, path
+    ):
+        process, text = begun(*GREEDY, "--stream-id", "a")
+        follower = start("tail", "a", "--journal", path)
+        assert read(follower.stdout, len(text.encode())) == text
+        for delta in answer_to(sim).deltas[9:14]:
+            gate.release()
+            assert read(follower.stdout, len(delta.encode())) == delta
+            text += delta
+        gate.release(10**4)
+        result = finish(follower)
+        assert (result.status, result.err) == (0, "")
+        assert text + result.out == answer_to(sim).text.rstrip("\n") + "\n"
+        assert finish(process).status == 0
+
+    def test_it_follows_from_one_writer_to_the_next(  # noqa: PLR0917 - fixtures
+        self, sim, begun, start, finish, run, path
+    ):
+        process, text = begun(*GREEDY, "--stream-id", "a")
+        follower = start("tail", "a", "--journal", path, "--wait", "50")
+        assert read(follower.stdout, len(text.encode())) == text
+        process.kill()
+        process.wait()
+        assert run("resume", "a", "--journal", path, "--base-url", sim.base_url).out
+        result = finish(follower)
+        assert result.status == 0
+        assert text + result.out == answer_to(sim).text.rstrip("\n") + "\n"
+
+    def test_it_ends_when_nobody_writes(self, begun, run, path):
+        process, text = begun(*GREEDY, "--stream-id", "a")
+        process.kill()
+        process.wait()
+        result = run("tail", "a", "--journal", path, "--wait", "0")
+        assert (result.status, result.out) == (1, text + "\n")
+        assert f"nobody writes the stream; the answer is partial: {len(text)}" in (
+            result.err
+        )
+        assert "`holystream resume a`" in result.err
+
+    def test_ctrl_c_ends_it(self, begun, start, finish, path):
+        _, text = begun(*GREEDY, "--stream-id", "a")
+        follower = start("tail", "a", "--journal", path)
+        assert read(follower.stdout, len(text.encode())) == text
+        follower.send_signal(signal.SIGINT)
+        result = finish(follower)
+        assert (result.status, result.out) == (130, "\n")
+        assert "stopped by Ctrl-C" in result.err
+
+    @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.FAILED])
+    def test_it_tells_how_a_stream_ended(self, begun, run, path, outcome):
+        process, text = begun(*GREEDY, "--stream-id", "a")
+        process.kill()
+        process.wait()
+        with SQLiteJournal(path) as journal:
+            journal.finish(journal.claim("a"), outcome, b"")
+        result = run("tail", "a", "--journal", path)
+        assert (result.status, result.out) == (1, text + "\n")
+        assert outcome.value in result.err
+
+    def test_many_are_listed_the_newest_first(self, sim, run, path):
+        with SQLiteJournal(path) as journal:
+            for number in range(150):
+                journal.create(f"s{number}", request=b"", ttl=60.0)
+        listed = run("tail", "--journal", path).out.splitlines()
+        assert [line.split("\t")[0] for line in listed] == [
+            f"s{number}" for number in reversed(range(150))
+        ]
+
+
+def test_a_full_disk_is_told_with_what_is_kept(sim, begun, finish, gate, path):
+    process, text = begun(*GREEDY, "--stream-id", "a")
+    # As good as full: another program that never lets go of the file.
+    with SQLiteJournal(path) as journal:
+        connection = journal._database.connection()
+        connection.execute("BEGIN IMMEDIATE")
+        gate.release(10**4)
+        result = finish(process)
+        connection.execute("ROLLBACK")
+    assert result.status == 1
+    assert result.out == "", "nothing is printed that was not stored"
+    assert f"Of stream 'a' {len(text)} characters are recorded" in result.err
+    assert "`holystream resume`" in result.err
