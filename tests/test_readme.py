@@ -138,6 +138,24 @@ def test_a_rate_limit_says_when(reader, simulator):
     assert reader["text"] == "busy, try again in 7 s"
 
 
+def test_a_program_that_died_goes_on(reader, simulator, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = _example(README, 'stream_id="count-1"')
+    # As far as it came: killed while it printed the third piece.
+    dying = code.replace("flush=True)", "flush=True); die()")
+    pieces = iter([None, None])
+    reader["die"] = lambda: next(pieces)
+    with pytest.raises(StopIteration):
+        _run(dying, reader)
+    shown = capsys.readouterr().out
+    assert shown
+    reader["client"].close()
+    reader["printed"] = len(shown)
+    _run(_example(README, "after=printed"), reader)
+    assert shown + capsys.readouterr().out == ANSWER
+    reader["client"].close()
+
+
 def test_a_generator_goes_on(reader):
     with SleeplessClock() as clock, Peer(_rows) as peer:
         _run(_example(README, "@holystream.retry_stream"), reader)
