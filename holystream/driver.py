@@ -402,6 +402,10 @@ class Driver(Generic[Message, Event]):
             if True in taken:
                 self._reading.release()
 
+    def dismiss(self) -> None:
+        """Have the reading thread leave as after `close`; for finalisers: no lock."""
+        self._token.cancel()
+
     def interrupt(self) -> None:
         """End the current attempt, from any thread; its exchange decides on another."""
         guard = self._guard
