@@ -9,7 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from holystream.errors import MalformedEvent, StreamCancelled, StreamClosed
+from holystream.errors import (
+    InvalidRequest,
+    MalformedEvent,
+    StreamCancelled,
+    StreamClosed,
+)
 from holystream.events import (
     Connected,
     Failed,
@@ -44,6 +49,9 @@ class Hooks:
         stopped: The stream was cancelled or closed.
         error: It ended without a complete answer, in any other way.
         max_retries_reached: It did so because no attempt is left; before `error`.
+
+    Raises:
+        InvalidRequest: One of them cannot be called.
     """
 
     connected: Callable[[Connected], Any] | None = None
@@ -55,6 +63,16 @@ class Hooks:
     stopped: Callable[[StreamError], Any] | None = None
     error: Callable[[StreamError], Any] | None = None
     max_retries_reached: Callable[[StreamError], Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse here what would else fail in the middle of an answer."""
+        for field in dataclasses.fields(self):
+            callback = getattr(self, field.name)
+            if callback is not None and not callable(callback):
+                raise InvalidRequest(
+                    f"Hooks.{field.name} must be callable, not "
+                    f"{type(callback).__name__}"
+                )
 
     def __call__(self, event: StreamEvent | Failed) -> None:
         """Call the callback that this event is for, if there is one."""

@@ -108,3 +108,9 @@ def test_what_a_callback_raises_ends_the_step_and_nothing_else(client):
 def test_hooks_that_are_not_given_are_not_called(client):
     client.stream("hello", on_event=Hooks()).until_done()
     Hooks()(Failed(error=holystream.StreamCancelled("x")))
+
+
+@pytest.mark.parametrize("name", Hooks.__dataclass_fields__)
+def test_what_cannot_be_called_is_refused_before_an_answer_is(name):
+    with pytest.raises(holystream.InvalidRequest, match=rf"Hooks\.{name} must be"):
+        Hooks(**{name: "print"})

@@ -46,17 +46,20 @@ def flaky_body(
     """Return a ``body=`` for `responses` that is read exactly as given here.
 
     A body without a fault ends cleanly. Each request that meets the body reads it from
-    its start; for requests at the same time use ``responses.add_callback`` and make a
-    body for each. Do not set ``Content-Length``.
+    its start, if the response before it was read to its end or closed; for requests at
+    the same time use ``responses.add_callback`` and make a body for each. Do not set
+    ``Content-Length``.
 
     Args:
         items: The pieces in order: bytes, or text to be sent as UTF-8. The last may be
             a fault: `Cut`, `Stall`, or an exception that the socket shall raise.
 
     Raises:
-        TypeError: An item is none of these.
+        TypeError: An item is none of these, or ``items`` is one piece and no list.
         ValueError: Something follows a fault.
     """
+    if isinstance(items, bytes | str):
+        raise TypeError("flaky_body takes the pieces in a list: flaky_body([...])")
     pieces: list[bytes | _Fault] = []
     for item in items:
         if pieces and not isinstance(pieces[-1], bytes):

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import math
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # The bodies are replayed as they were read, without content coding; what belongs to the
 # connection is decided anew.
 _NOT_REPLAYED = ("content-encoding", "transfer-encoding", "connection", "keep-alive")
+_STATUSES = range(100, 1000)
+_HEADER = re.compile(r"[!#$%&'*+.^`|~\w-]+: [\t -~\x80-\xff]*", re.ASCII)
 
 
 def replay(path: str | os.PathLike[str], speed: float | None = None) -> Replay:
@@ -63,12 +66,13 @@ class _Recorded:
 
 def _read(path: str | os.PathLike[str]) -> list[_Recorded]:
     found: dict[int, _Recorded] = {}
-    with Path(path).open(encoding="utf-8") as file:
+    # Bytes that are no UTF-8 are on a line that is none.
+    with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
         for number, text in enumerate(file, 1):
             try:
                 line = json.loads(text)
-                _add(found.setdefault(line["n"], _Recorded()), line)
-            except (ValueError, KeyError, TypeError, AttributeError):
+                _add(found.setdefault(int(line["n"]), _Recorded()), line)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 # The last line may not have been written to its end.
                 if not text.endswith("\n") and found:
                     break
@@ -80,9 +84,17 @@ def _read(path: str | os.PathLike[str]) -> list[_Recorded]:
 
 def _add(recorded: _Recorded, line: dict[str, Any]) -> None:
     at = float(line["t"])
+    if not 0 <= at < math.inf:
+        raise ValueError("no seconds")
     if "status" in line:
-        recorded.status = int(line["status"])
-        recorded.headers = {**line["headers"]}
+        status, headers = int(line["status"]), {**line["headers"]}
+        # Whoever changes a recording by hand shall hear of it here, not in the server.
+        if status not in _STATUSES or not all(
+            _HEADER.fullmatch(f"{name}: {value}") for name, value in headers.items()
+        ):
+            raise ValueError("no head of an answer")
+        recorded.status = status
+        recorded.headers = {name: str(value) for name, value in headers.items()}
         recorded.answered_at = at
     elif "end" in line:
         recorded.ending = Ending(line["end"])

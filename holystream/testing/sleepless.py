@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -36,9 +37,14 @@ class SleeplessClock(SystemTime):
 
     Attributes:
         waits: Seconds of each wait between attempts, in order.
+
+    Raises:
+        ValueError: ``jitter`` is not from 0 to 1.
     """
 
     def __init__(self, *, jitter: float = 1.0) -> None:
+        if not 0 <= jitter <= 1:
+            raise ValueError(f"jitter must be from 0 to 1, not {jitter!r}")
         self.waits: list[float] = []
         self.rng = _Share(jitter)
         self._lock = threading.Lock()  # guards _skipped
@@ -50,7 +56,13 @@ class SleeplessClock(SystemTime):
         return time.monotonic() + self._skipped
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on."""
+        """Move the clock on.
+
+        Raises:
+            ValueError: A clock goes neither back nor for ever.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds must be 0 or more, and finite, not {seconds!r}")
         with self._lock:
             self._skipped += seconds
 
@@ -59,7 +71,9 @@ class SleeplessClock(SystemTime):
         if not token.cancelled:
             # A microsecond is less than anybody means; binary fractions are more.
             self.waits.append(round(seconds, 6))
-            self.advance(max(0.0, since + seconds - self.now()))
+            with self._lock:
+                # Waits at the same time take the time of the longest.
+                self._skipped += max(0.0, since + seconds - self.now())
 
     def __enter__(self) -> Self:
         self._before.append(Client._time)  # noqa: SLF001 - made for this

@@ -181,6 +181,12 @@ def test_what_no_body_can_hold_is_refused(item):
         flaky_body([b"one", item])
 
 
+@pytest.mark.parametrize("items", ["data: one\n\n", b"one"])
+def test_one_piece_is_no_list_of_them(items):
+    with pytest.raises(TypeError, match=r"in a list: flaky_body\(\[\.\.\.\]\)"):
+        flaky_body(items)
+
+
 def test_nothing_follows_a_fault():
     with pytest.raises(ValueError, match=r"nothing can follow Cut\(how='fin'\)"):
         flaky_body([b"one", Cut(), b"two"])

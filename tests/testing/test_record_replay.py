@@ -722,12 +722,27 @@ def test_a_recording_of_a_killed_program_is_served_as_far_as_it_goes(recorded, p
         ('{"n":1,"t":0,"base64":"?"}\n', ":1 is no line"),
         ('{"n":1,"t":0,"status":"odd","headers":{}}\n', ":1 is no line"),
         ("[]\n", ":1 is no line"),
+        ("[" * 100_000 + "\n", ":1 is no line"),
+        ("\udcff\n", ":1 is no line"),
+        ('{"n":1,"t":0,"text":"a"}\n{"n":"b","t":0,"text":"a"}\n', ":2 is no line"),
+        ('{"n":1,"t":NaN,"text":"a"}\n', ":1 is no line"),
+        ('{"n":1,"t":-1,"text":"a"}\n', ":1 is no line"),
+        ('{"n":1,"t":0,"status":99999,"headers":{}}\n', ":1 is no line"),
+        ('{"n":1,"t":0,"status":200,"headers":{"a":"b\\r\\nc: d"}}\n', ":1 is no"),
+        ('{"n":1,"t":0,"status":200,"headers":{"a:b":"c"}}\n', ":1 is no line"),
     ],
 )
 def test_what_is_no_recording_is_refused(path, content, complaint):
-    path.write_text(content, "utf-8")
+    path.write_text(content, "utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=complaint):
         replay(path)
+
+
+def test_a_number_in_a_header_is_sent_as_it_is(path):
+    head = '{"n":1,"t":0,"status":200,"headers":{"content-length":2}}\n'
+    path.write_text(f'{head}{{"n":1,"t":0,"text":"ab"}}\n', "utf-8")
+    with replay(path) as server:
+        assert requests.get(server.base_url, timeout=20).text == "ab"
 
 
 @pytest.mark.parametrize("speed", [0, -1, float("inf"), float("nan")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -158,3 +159,43 @@ def test_it_takes_any_number_of_threads():
     assert clock.waits == [1.0] * 1600
     # Another thread's wait may have taken the clock past the end of ours already.
     assert clock.now() - begun >= 200
+
+
+def test_waits_at_the_same_time_take_the_time_of_the_longest():
+    clock, token = SleeplessClock(), CancelToken()
+    since = clock.now()
+    looked = threading.Barrier(8)
+
+    class Slow(type(clock)):
+        def now(self):
+            moment = super().now()
+            # Every thread has looked at the clock before one of them moves it.
+            with contextlib.suppress(threading.BrokenBarrierError):
+                looked.wait(0.5)
+            return moment
+
+    clock.__class__ = Slow
+    threads = [
+        threading.Thread(target=clock.sleep, args=(60.0, since, token))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    clock.__class__ = SleeplessClock
+    assert clock.waits == [60.0] * 8
+    assert 60 <= clock.now() - since < 120
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 1.1, float("nan")])
+def test_jitter_is_a_share(jitter):
+    with pytest.raises(ValueError, match="jitter must be from 0 to 1"):
+        SleeplessClock(jitter=jitter)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_time_goes_neither_back_nor_for_ever(seconds):
+    clock = SleeplessClock()
+    with pytest.raises(ValueError, match="seconds must be 0 or more, and finite"):
+        clock.advance(seconds)
