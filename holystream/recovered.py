@@ -45,14 +45,14 @@ class Recovered:
 
     stream_id: str
     provider: str
-    request: ChatRequest
+    request: ChatRequest = dataclasses.field(repr=False)
     resume: tuple[str, ...]
     min_guarantee: Guarantee | None
-    transcript: Transcript
-    checkpoint: Checkpoint
-    events: list[StreamEvent] = dataclasses.field(default_factory=list)
+    transcript: Transcript = dataclasses.field(repr=False)
+    checkpoint: Checkpoint = dataclasses.field(repr=False)
+    events: list[StreamEvent] = dataclasses.field(default_factory=list, repr=False)
     claim: Claim | None = None
-    completion: Completion | None = None
+    completion: Completion | None = dataclasses.field(default=None, repr=False)
     error: StreamError | None = None
 
 

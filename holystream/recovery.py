@@ -110,7 +110,7 @@ def let_go(journal: Journal | None, claim: Claim | None) -> None:
         _log.warning("stream %s stays claimed: %s", claim.stream_id, error)
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, repr=False)
 class _Place:
     """Where a caller stands.
 

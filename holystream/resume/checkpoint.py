@@ -44,6 +44,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     decoder: bytes = b""
     cursor: Cursor | None = None
 
+    def __repr__(self) -> str:
+        return f"<Checkpoint of segment {self.segment}>"
+
     def encode(self) -> bytes:
         """Return it as bytes."""
         return _encoder.encode(self)
@@ -104,6 +107,9 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
             resume=resume,
             min_guarantee=min_guarantee,
         )
+
+    def __repr__(self) -> str:
+        return f"<Recorded provider={self.provider!r} model={self.model!r}>"
 
     @property
     def request(self) -> ChatRequest:

@@ -13,7 +13,7 @@ from holystream.journal.sqlite import SQLiteJournal
 from holystream.simulator import Simulator
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nursery():
     """The process that forks children."""
     with Nursery() as made:

@@ -17,7 +17,6 @@ import signal
 
 import pytest
 from jobs import client_for
-from nursery import Nursery
 
 from holystream import Guarantee, StreamUnknown, TextDelta, ToolCall
 from holystream.journal import JournalState
@@ -86,12 +85,6 @@ WAYS = {
         options={"temperature": 1, "tools": TOOLS},
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as made:
-        yield made
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import holystream
 from holystream import (
     Client,
     ConfigurationError,
+    Finished,
     Guarantee,
     Hooks,
     InvalidRequest,
@@ -36,6 +37,7 @@ from holystream import (
 )
 from holystream.journal import JournalState, Outcome
 from holystream.journal.sqlite import SQLiteJournal
+from holystream.recovery import from_journal, let_go
 from holystream.resume.checkpoint import Recorded
 from holystream.simulator import Script
 
@@ -369,6 +371,26 @@ class TestTwoAtOnce:
             winner.until_done()
             assert client.resume("s", journal=other).get_final_text()
 
+    def test_of_several_processes_one_writes(self, sim, nursery, client, journal, path):
+        left(client, texts(20), **GREEDY)
+        children = [
+            nursery.start(
+                "resume",
+                client={"base_url": sim.base_url, "journal": str(path)},
+                which="s",
+                extra_headers={"X-Simulator": "pace=0.002"},
+            )
+            for _ in range(6)
+        ]
+        ended = [(child.wait(), child.text) for child in children]
+        whole = sim.answer(body(**GREEDY)).text
+        # Who comes behind the end has the whole as well, from the journal.
+        assert set(ended) <= {(0, whole), (3, "\n!StreamBusy")}
+        assert (0, whole) in ended
+        events = journal.read("s", limit=10**6).events
+        assert "".join(map(str, events)) == whole
+        assert sum(isinstance(event, Finished) for event in events) == 1
+
     def test_one_that_ended_meanwhile_is_handed_over(self, sim, client, journal, path):
         left(client, texts(20), **GREEDY)
         whole = sim.answer(body(**GREEDY)).text
@@ -615,3 +637,19 @@ def test_neither_key_nor_header_is_stored(client, journal, path):
     assert b"a prompt" in stored
     assert KEY.encode() not in stored
     assert b"headers-stay-home" not in stored
+
+
+def test_no_record_shows_content(client, journal):
+    printed = left(client, texts(20), prompt="a prompt", **GREEDY)
+    meta = journal.meta("s")
+    found = from_journal(journal, "s", client._provider, after=0, partial_text=None)
+    let_go(journal, found.claim)
+    for record in (
+        meta,
+        found,
+        Recorded.decode(meta.request),
+        found.checkpoint,
+        client.resume("s"),
+    ):
+        assert "a prompt" not in repr(record)
+        assert printed[:5] not in repr(record)
