@@ -7,6 +7,7 @@ waits for nobody; the counting is done for many at once, by whoever finds nobody
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     Hook: TypeAlias = Callable[[AttemptRecord | StreamRecord], object]
     OpenedHook: TypeAlias = Callable[[str, str, str], object]
 
-_BATCH: Final = 256
+BATCH: Final = 256
 """Records that wait before they are counted; more if somebody is counting."""
 _log = logging.getLogger("holystream")
 
@@ -43,10 +44,12 @@ class Telemetry:
 
     Args:
         clock: Seconds since 1970, as in `StreamRecord.started_at`.
+        batch: Records that wait before they are counted.
     """
 
     __slots__ = (
         "__weakref__",
+        "_batch",
         "_clock",
         "_counting",
         "_hooks",
@@ -54,11 +57,15 @@ class Telemetry:
         "_lock",
         "_since",
         "_taken",
+        "_telling",
         "_waiting",
     )
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, *, clock: Callable[[], float] = time.time, batch: int = BATCH
+    ) -> None:
         self._clock = clock
+        self._batch = batch
         # Each of its methods is one step: an append here, a removal there.
         self._hooks: dict[object, tuple[Hook, OpenedHook | None]] = {}
         self._begin(-math.inf)
@@ -69,6 +76,9 @@ class Telemetry:
         self._since = since
         # Whoever has the lock takes from it; anybody appends to it.
         self._waiting: deque[Note] = deque()
+        # What threads that are in a hook have to tell next, by thread; each touches its
+        # own alone.
+        self._telling: dict[int, deque[tuple[int, tuple[object, ...]]]] = {}
         # Guards everything below. The thread that counts may come again: a signal
         # handler asks for metrics.
         self._lock = threading.RLock()
@@ -85,16 +95,14 @@ class Telemetry:
             model: The model that is asked for; the stream's record must have the same.
         """
         self._hand_in(Opened(provider, endpoint, model))
-        for _, hook in self._hooks.copy().values():
-            if hook is not None:
-                _tell(hook, provider, endpoint, model)
+        if self._hooks:
+            self._tell(1, provider, endpoint, model)
 
     def attempt(self, record: AttemptRecord) -> None:
         """Count an attempt that has ended, and tell the hooks."""
         self._hand_in(record)
         if self._hooks:
-            for hook, _ in self._hooks.copy().values():
-                _tell(hook, record)
+            self._tell(0, record)
 
     def stream(self, record: StreamRecord) -> None:
         """Count a stream that has ended, and tell the hooks: once for each opened."""
@@ -102,8 +110,7 @@ class Telemetry:
             return  # the parent's, which tells of it
         self._hand_in(record)
         if self._hooks:
-            for hook, _ in self._hooks.copy().values():
-                _tell(hook, record)
+            self._tell(0, record)
 
     def metrics(self) -> Metrics:
         """Return what was counted: all that was handed in before, and as of one moment.
@@ -122,8 +129,9 @@ class Telemetry:
         """Have ``hook`` called with each record from now on.
 
         It is called by the thread that ended the attempt or the stream, which waits for
-        it: it should be quick. That may be any thread, in a signal handler or in the
-        garbage collector. What it raises is logged, and harms nobody.
+        it: it should be quick. Several threads may be in it at once, but none twice:
+        what a signal handler ends meanwhile is told next. What it raises is logged, and
+        harms nobody.
 
         Args:
             hook: Gets each record.
@@ -143,7 +151,7 @@ class Telemetry:
     def _hand_in(self, note: Note) -> None:
         waiting = self._waiting
         waiting.append(note)
-        if len(waiting) < _BATCH:
+        if len(waiting) < self._batch:
             return
         locked: list[bool] = []
         try:
@@ -151,7 +159,8 @@ class Telemetry:
             if locked[0]:
                 self._count()
         finally:
-            if any(locked):
+            # No call before it: a signal handler could raise there.
+            if locked and locked[0]:
                 self._lock.release()
 
     def _count(self) -> None:
@@ -160,13 +169,35 @@ class Telemetry:
             return  # we have struck ourselves: it goes on when we return
         try:
             self._counting = True
-            for _ in range(len(self._waiting)):
-                keep(self._taken, self._waiting.popleft)
+            # All in this instruction: none is lost to a signal between two.
+            calls = itertools.repeat((), len(self._waiting))
+            self._taken += itertools.starmap(self._waiting.popleft, calls)
             ledger = self._ledger.after(self._taken)
             # No signal handler runs between the two: nothing is counted twice.
             self._ledger, self._taken = ledger, []
         finally:
             self._counting = False
+
+    def _tell(self, which: int, *what: str | AttemptRecord | StreamRecord) -> None:
+        """Call all hooks, or later if this thread is in one of them.
+
+        A signal handler may strike in a hook, and end a stream: a hook with a lock
+        would wait for itself for ever.
+        """
+        thread = threading.get_ident()
+        waiting = self._telling.get(thread)
+        if waiting is not None:
+            waiting.append((which, what))
+            return
+        waiting = deque([(which, what)])
+        while waiting:
+            try:
+                self._telling[thread] = waiting
+                each, told = waiting.popleft()
+                for hooks in self._hooks.copy().values():
+                    _call(hooks[each], told)
+            finally:
+                self._telling.pop(thread, None)
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what was counted is the parent's, and so are the open streams."""
@@ -176,7 +207,9 @@ class Telemetry:
         return f"<Telemetry with {len(self._hooks)} hooks>"
 
 
-def _tell(hook: Callable[..., object], *what: object) -> None:
+def _call(hook: Callable[..., object] | None, what: tuple[object, ...]) -> None:
+    if hook is None:
+        return
     try:
         hook(*what)
     except Exception:  # noqa: BLE001 - whatever it was

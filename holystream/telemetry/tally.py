@@ -22,6 +22,8 @@ MOST_MODELS: Final = 1_000
 """Models that are told apart: a program may ask for any name."""
 OTHER: Final = "other"
 """The name of those that came later."""
+LONGEST_LABEL: Final = 200
+"""Characters of a provider's or a model's name that are kept."""
 
 
 class Opened(NamedTuple):
@@ -34,6 +36,14 @@ class Opened(NamedTuple):
 
 Note: TypeAlias = "Opened | AttemptRecord | StreamRecord"
 _Group: TypeAlias = tuple[str, str, str]
+
+
+def label(name: str) -> str:
+    """Return a name that a caller gave as it is shown.
+
+    One that UTF-8 cannot say would spoil the whole page that it is on.
+    """
+    return name[:LONGEST_LABEL].encode("utf-8", "replace").decode("utf-8")
 
 
 class Spread:
@@ -188,7 +198,7 @@ class Ledger:
 
     def _own(self, named: _Group, ours: dict[_Group, Tally]) -> Tally:
         """Return a tally that nobody has seen yet, and that may change therefore."""
-        provider, endpoint, model = named
+        provider, endpoint, model = map(label, named)
         if (provider, model) not in self._models:
             if len(self._models) >= MOST_MODELS:
                 model = OTHER

@@ -1,0 +1,140 @@
+"""Metrics for prometheus_client, which must be installed: ``holystream[prometheus]``.
+
+They are its own counters and histograms, not a collector that looks at our numbers:
+only so do they work with `PROMETHEUS_MULTIPROC_DIR`, where the processes of one server
+add up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holystream.errors import ConfigurationError
+from holystream.telemetry import names
+from holystream.telemetry.metrics import BUCKETS
+from holystream.telemetry.names import FAMILIES, Family
+from holystream.telemetry.records import AttemptRecord
+from holystream.telemetry.tally import MOST_MODELS, OTHER, label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
+
+    from holystream.telemetry.collecting import Telemetry
+    from holystream.telemetry.records import StreamRecord
+
+
+class PrometheusExporter:
+    """Shows what it is attached to by prometheus_client. Thread-safe.
+
+    One exporter serves any number of clients; a registry takes only one exporter. A
+    forked child goes on with its parent's numbers, as all of prometheus_client does
+    unless `PROMETHEUS_MULTIPROC_DIR` is set.
+
+    Args:
+        registry: Where the metrics are registered; prometheus_client's own by default.
+
+    Raises:
+        ConfigurationError: prometheus_client is not installed.
+        ValueError: The registry has metrics of these names.
+    """
+
+    __slots__ = ("_causes", "_metrics", "_models")
+
+    def __init__(self, *, registry: CollectorRegistry | None = None) -> None:
+        try:
+            import prometheus_client  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ConfigurationError(
+                "PrometheusExporter needs prometheus_client: "
+                "pip install 'holystream[prometheus]'"
+            ) from error
+        registry = prometheus_client.REGISTRY if registry is None else registry
+        kinds: dict[str, Callable[..., Any]] = {
+            "counter": prometheus_client.Counter,
+            "gauge": prometheus_client.Gauge,
+            "histogram": prometheus_client.Histogram,
+            "summary": prometheus_client.Summary,
+        }
+        options: dict[str, dict[str, Any]] = {
+            "gauge": {"multiprocess_mode": "livesum"},
+            "histogram": {"buckets": BUCKETS},
+        }
+        self._metrics = {
+            family.name: kinds[family.kind](
+                family.name,
+                family.help,
+                family.labels,
+                registry=registry,
+                **options.get(family.kind, {}),
+            )
+            for family in FAMILIES
+        }
+        # Of all three, each use is one step: a look-up, a setting, a removal.
+        self._models: dict[tuple[str, str], tuple[str, str]] = {}
+        self._causes: dict[str, str] = {}
+
+    def attach(self, telemetry: Telemetry) -> Callable[[], None]:
+        """Show what ``telemetry`` is told of from now on.
+
+        Streams that are open already count as active; it should be attached before
+        other threads use the client, or one that opens just now may be missed.
+
+        Returns:
+            Detaches it again.
+        """
+        for (provider, model), active in telemetry.metrics().active_by_model.items():
+            self._metric(names.ACTIVE, provider, model).inc(active)
+        return telemetry.add_hook(self._record, opened=self._opened)
+
+    def _opened(self, provider: str, _endpoint: str, model: str) -> None:
+        self._metric(names.ACTIVE, provider, model).inc()
+
+    def _record(self, record: AttemptRecord | StreamRecord) -> None:
+        if isinstance(record, AttemptRecord):
+            self._attempt(record)
+        else:
+            self._stream(record)
+
+    def _attempt(self, record: AttemptRecord) -> None:
+        who = (record.provider, record.model)
+        self._metric(names.ATTEMPTS, *who, record.outcome).inc()
+        cause = self._causes.pop(record.stream_id, "unknown")
+        if record.number > 1:
+            self._metric(names.RETRIES, *who, cause).inc()
+        if record.outcome == "failed":
+            self._causes[record.stream_id] = record.error_type or "unknown"
+        if record.strategy is not None:
+            self._metric(names.RESUMPTIONS, *who, record.strategy).inc()
+
+    def _stream(self, record: StreamRecord) -> None:
+        who = (record.provider, record.model)
+        self._causes.pop(record.stream_id, None)
+        self._metric(names.ACTIVE, *who).dec()
+        self._metric(names.STREAMS, *who, record.outcome).inc()
+        if record.error_type is not None:
+            self._metric(names.ERRORS, *who, record.error_type).inc()
+        self._metric(names.DURATION, *who).observe(record.duration)
+        self._metric(names.QUEUE_WAIT, *who).observe(record.queued)
+        if record.ttft is not None:
+            self._metric(names.TTFT, *who).observe(record.ttft)
+        for seconds in record.recoveries:
+            self._metric(names.RECOVERY, *who).observe(seconds)
+        usage = record.total_usage or record.usage
+        if usage is not None:
+            self._metric(names.TOKENS, *who, "input").inc(usage.prompt_tokens)
+            self._metric(names.TOKENS, *who, "output").inc(usage.completion_tokens)
+        self._metric(names.INTERRUPTIONS, *who).inc(record.interruptions)
+        self._metric(names.WASTED, *who).inc(record.wasted_tokens)
+        self._metric(names.SAVED, *who).inc(record.saved_tokens)
+
+    def _metric(self, family: Family, provider: str, model: str, *more: str) -> Any:
+        who = self._models.get((provider, model))
+        if who is None:
+            if len(self._models) < MOST_MODELS:
+                who = (label(provider), label(model))
+                self._models[provider, model] = who
+            else:
+                who = (label(provider), OTHER)
+        return self._metrics[family.name].labels(*who, *more)
