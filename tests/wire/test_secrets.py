@@ -318,7 +318,8 @@ class TestWhatBreaks:
         script = Script(status=400, error=body)
         with Simulator(script=script) as sim, client(sim.base_url) as asking:
             stream = asking.stream(PROMPT)
-            connect = stream._driver._connect_to
+            attempts = stream._driver._attempts
+            connect = attempts.connect
 
             def refused(guard):
                 try:
@@ -327,7 +328,7 @@ class TestWhatBreaks:
                     stream.cancel()
                     raise
 
-            stream._driver._connect_to = refused
+            attempts.connect = refused
             with pytest.raises(errors.StreamCancelled) as caught:
                 stream.until_done()
             check_error(caught.value)
