@@ -34,6 +34,7 @@ from holystream.events import (
     Interrupted,
     Resumed,
     Started,
+    TextDelta,
     Waiting,
 )
 from holystream.resilience.classify import error_from
@@ -148,6 +149,8 @@ class Exchange:
         self._tailing = False
         self._failure: Fault | None = None
         self._restored = False
+        # Content has come over the only connection, and what comes goes straight on.
+        self._unbroken = False
 
     def start(self, now: float) -> list[StreamEvent]:
         """Begin: the deadline counts from here."""
@@ -244,6 +247,7 @@ class Exchange:
         self._counted = self.transcript.content_events
         self._swallowed = 0
         self._tailing = False
+        self._unbroken = False
         self.clocks = ReadClocks(self._timeouts, self.deadline)
         return self.clocks
 
@@ -277,6 +281,20 @@ class Exchange:
         Sets ``failure`` where the stream itself reports an error, does not parse, or
         turns out to be another answer: what came before it is returned.
         """
+        if self._unbroken and len(batch) == 1 and not batch[0].id:
+            decoder = self._decoder
+            events = decoder.decode(batch)
+            if len(events) == 1 and not (
+                decoder.finish_reasons or decoder.ended or decoder.failure
+            ):
+                event = events[0]
+                if type(event) is TextDelta and not event.index:
+                    # Nearly every token, and a token waits for all that is done here.
+                    self.clocks.content()
+                    self._furthest = self.transcript.add_text(event.text)
+                    return events
+            self._set_clocks(events)
+            return self._take(events, now)
         joining = self._joining
         joined = joining.joined
         try:
@@ -286,6 +304,13 @@ class Exchange:
         except SeamMismatch as mismatch:
             self._mismatch(mismatch)
             return []
+        events = self._take(events, now)
+        if not joined:
+            joining.placed(self.transcript.length)
+        return events
+
+    def _take(self, events: list[StreamEvent], now: float) -> list[StreamEvent]:
+        """Fold in what is new for the caller, and find out where that leads."""
         if self.transcript.add(events):
             if self.ttft is None:
                 self.ttft = now - self._started_at
@@ -293,13 +318,18 @@ class Exchange:
             if extent > self._furthest:
                 self._furthest = extent
                 self._progress.progressed(now)
-        if not joined:
-            joining.placed(self.transcript.length)
         self._failure = self._decoder.failure
         if self._failure is None:
             events += self._end(now)
         if events or self._failure is None:
             self.answering = True
+        self._unbroken = (
+            self.ttft is not None
+            and not self.interruptions
+            and not self._tailing
+            and self._failure is None
+            and self._joining.idle
+        )
         return events
 
     def _decode(self, batch: Sequence[ServerSentEvent]) -> list[StreamEvent]:
