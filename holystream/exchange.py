@@ -294,7 +294,8 @@ class Exchange:
                     self._furthest = self.transcript.add_text(event.text)
                     return events
             self._set_clocks(events)
-            return self._take(events, now)
+            self._fold(events, now)
+            return self._conclude(events, now)
         joining = self._joining
         joined = joining.joined
         try:
@@ -304,13 +305,13 @@ class Exchange:
         except SeamMismatch as mismatch:
             self._mismatch(mismatch)
             return []
-        events = self._take(events, now)
+        self._fold(events, now)
         if not joined:
             joining.placed(self.transcript.length)
-        return events
+        return self._conclude(events, now)
 
-    def _take(self, events: list[StreamEvent], now: float) -> list[StreamEvent]:
-        """Fold in what is new for the caller, and find out where that leads."""
+    def _fold(self, events: list[StreamEvent], now: float) -> None:
+        """Fold in what is new for the caller."""
         if self.transcript.add(events):
             if self.ttft is None:
                 self.ttft = now - self._started_at
@@ -318,6 +319,9 @@ class Exchange:
             if extent > self._furthest:
                 self._furthest = extent
                 self._progress.progressed(now)
+
+    def _conclude(self, events: list[StreamEvent], now: float) -> list[StreamEvent]:
+        """Find out where that leads; return it with the end, if this was it."""
         self._failure = self._decoder.failure
         if self._failure is None:
             events += self._end(now)

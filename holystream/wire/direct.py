@@ -62,6 +62,7 @@ class DirectBody:
                     self._release()
             except BaseException:
                 self._raw.close()
+                self._release()
                 raise
             if payload:
                 return payload
@@ -78,13 +79,17 @@ class DirectBody:
             data = (self._receive or self._receive_first)(amount)
         except BaseException:
             self._raw.close()
+            self._release()
             raise
         if length is not None:
             response.length = length - len(data)
-        if not data or length == len(data):
+        if not data:
+            response.close()
+            return self._end()
+        if length == len(data):
             response.close()
             self._release()
-        return data or self._end()
+        return data
 
     def _receive_first(self, amount: int) -> bytes:
         """Take what came with the headers: nothing is in the buffer after it."""
