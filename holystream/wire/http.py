@@ -20,7 +20,6 @@ import requests
 import requests.auth
 
 from holystream.errors import Phase
-from holystream.wire.chunked import READ_BYTES
 from holystream.wire.connection import GuardedAdapter, current_guard
 from holystream.wire.direct import reader_of
 from holystream.wire.faults import (
