@@ -18,7 +18,7 @@ import _paced
 
 HERE = Path(__file__).parent
 READERS = {
-    "raw": ("raw socket", ()),
+    "raw": ("raw socket + split + typed decode", ("msgspec",)),
     "naive": ("requests + iter_lines + json", ("requests",)),
     "httpx_sse": ("httpx + httpx-sse + json", ("httpx", "httpx_sse")),
     "openai": ("openai-python", ("openai",)),

@@ -34,6 +34,7 @@ from holystream.events import (
     Interrupted,
     Resumed,
     Started,
+    TextDelta,
     Waiting,
 )
 from holystream.resilience.classify import error_from
@@ -151,6 +152,8 @@ class Exchange:
         self._fault: Fault | None = None
         self.fault_error: StreamError | None = None
         self._restored = False
+        # Content has come over the only connection, and what comes goes straight on.
+        self._unbroken = False
 
     def start(self, now: float) -> list[StreamEvent]:
         """Begin: the deadline counts from here."""
@@ -247,6 +250,7 @@ class Exchange:
         self._counted = self.transcript.content_events
         self._swallowed = 0
         self._tailing = False
+        self._unbroken = False
         self.clocks = ReadClocks(self._timeouts, self.deadline)
         return self.clocks
 
@@ -280,6 +284,21 @@ class Exchange:
         Sets ``failure`` where the stream itself reports an error, does not parse, or
         turns out to be another answer: what came before it is returned.
         """
+        if self._unbroken and len(batch) == 1 and not batch[0].id:
+            decoder = self._decoder
+            events = decoder.decode(batch)
+            if len(events) == 1 and not (
+                decoder.finish_reasons or decoder.ended or decoder.failure
+            ):
+                event = events[0]
+                if type(event) is TextDelta and not event.index:
+                    # Nearly every token, and a token waits for all that is done here.
+                    self.clocks.content()
+                    self._furthest = self.transcript.add_text(event.text)
+                    return events
+            self._set_clocks(events)
+            self._fold(events, now)
+            return self._conclude(events, now)
         joining = self._joining
         joined = joining.joined
         try:
@@ -289,6 +308,13 @@ class Exchange:
         except SeamMismatch as mismatch:
             self._mismatch(mismatch)
             return []
+        self._fold(events, now)
+        if not joined:
+            joining.placed(self.transcript.length)
+        return self._conclude(events, now)
+
+    def _fold(self, events: list[StreamEvent], now: float) -> None:
+        """Fold in what is new for the caller."""
         if self.transcript.add(events):
             if self.ttft is None:
                 self.ttft = now - self._started_at
@@ -296,13 +322,21 @@ class Exchange:
             if extent > self._furthest:
                 self._furthest = extent
                 self._progress.progressed(now)
-        if not joined:
-            joining.placed(self.transcript.length)
+
+    def _conclude(self, events: list[StreamEvent], now: float) -> list[StreamEvent]:
+        """Find out where that leads; return it with the end, if this was it."""
         self._failure = self._decoder.failure
         if self._failure is None:
             events += self._end(now)
         if events or self._failure is None:
             self.answering = True
+        self._unbroken = (
+            self.ttft is not None
+            and not self.interruptions
+            and not self._tailing
+            and self._failure is None
+            and self._joining.idle
+        )
         return events
 
     def _decode(self, batch: Sequence[ServerSentEvent]) -> list[StreamEvent]:

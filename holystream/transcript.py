@@ -134,6 +134,14 @@ class Transcript:
                 return True
         return self._add_others(events) or bool(pieces)
 
+    def add_text(self, text: str) -> int:
+        """Fold in one piece of text of the first choice; return the new extent."""
+        draft = self._drafts.get(0) or self._draft(0)
+        draft.text.append(text)
+        self.extent += len(text)
+        self.content_events += 1
+        return self.extent
+
     def _add_others(self, events: Sequence[StreamEvent]) -> bool:
         """Fold in all but the text of the first choice."""
         before = self.content_events

@@ -253,7 +253,7 @@ def interrupted_in_a_read(harbour):
     def interrupted(_buffer):
         raise KeyboardInterrupt
 
-    fp._recv_into = interrupted
+    fp._recv = interrupted
     # Two names for the same socket keep it open otherwise.
     del connection, fp
     with pytest.raises(KeyboardInterrupt):

@@ -48,7 +48,7 @@ from holystream.providers.usage import read_usage
 from holystream.wire.faults import Answer, Fault, FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from holystream.events import StreamEvent
@@ -168,14 +168,10 @@ class OpenAIChatDecoder:
         # High surrogates that wait for their partner.
         self._waiting: dict[tuple[_Channel, int], str] = {}
         self._calls: dict[int, ToolCalls] = {}
-        self._reasons: dict[int, str] = {}
+        # The last one that each choice was given.
+        self.finish_reasons: dict[int, str] = {}
         # What each of these had said when it was first given.
         self._finished_at: dict[int, int] = {}
-
-    @property
-    def finish_reasons(self) -> Mapping[int, str]:
-        """The finish reason of each choice that has one; the last one it was given."""
-        return self._reasons
 
     @property
     def finished(self) -> bool:
@@ -184,7 +180,7 @@ class OpenAIChatDecoder:
         Every choice is as many as were asked for; after the server's own end mark, as
         many as there were.
         """
-        reasons = self._reasons
+        reasons = self.finish_reasons
         if not reasons or self.failure is not None or self._waiting:
             return False
         if len(reasons) < self._choices and not self.ended:
@@ -236,7 +232,7 @@ class OpenAIChatDecoder:
                     for (channel, index), half in self._waiting.items()
                 ],
                 calls=[calls.state() for calls in self._calls.values()],
-                reasons=self._reasons,
+                reasons=self.finish_reasons,
                 finished_at=self._finished_at,
                 usage=self.usage,
                 model=self.model,
@@ -254,7 +250,7 @@ class OpenAIChatDecoder:
             (channels[place], index): chr(half) for place, index, half in state.waiting
         }
         self._calls = {calls.index: ToolCalls.restored(calls) for calls in state.calls}
-        self._reasons = dict(state.reasons)
+        self.finish_reasons = dict(state.reasons)
         self._finished_at = dict(state.finished_at)
         self.usage = state.usage
         self.model = state.model
@@ -276,6 +272,20 @@ class OpenAIChatDecoder:
 
         Nothing is read behind ``[DONE]`` or a failure.
         """
+        if self._only_text and len(messages) == 1:
+            # The usual, and on its own path: a token waits for all that is done here.
+            message = messages[0]
+            try:
+                text = read_text(message.raw).choices[0].delta.content
+            except UNREADABLE:
+                self._only_text = False
+            else:
+                if message.event != "error":
+                    lengths = self._text_lengths
+                    offset = lengths.get(0, 0)
+                    lengths[0] = offset + len(text)
+                    self.taken = 1
+                    return [TextDelta(text, offset, 0, self._segment, message.raw)]
         events: list[StreamEvent] = []
         place = 0
         if self.ended or self.failure is not None:
@@ -290,6 +300,7 @@ class OpenAIChatDecoder:
             if not self._general(messages[place], events):
                 self.torn = len(events) > before and not self.ended
                 place += self.ended
+                self._only_text = False
                 break
             # The strict reading costs more than the other where it fails: it is worth a
             # try only while text follows text.
@@ -491,7 +502,7 @@ class OpenAIChatDecoder:
         self._flush([key for key in self._waiting if key[1] == index], data, events)
         if index in self._calls:
             self._calls[index].close(cut=reason in _CUT_REASONS, events=events)
-        self._reasons[index] = reason
+        self.finish_reasons[index] = reason
         self._finished_at.setdefault(index, self._said(index))
 
     def _end(self, events: list[StreamEvent]) -> None:

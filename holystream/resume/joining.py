@@ -137,6 +137,11 @@ class Joining:
         return self._announced and (self._seam is None or not self._seam.open)
 
     @property
+    def idle(self) -> bool:
+        """Whether messages without an id go to the decoder and on without it."""
+        return self.joined and self._gate is None and not self._tracker.keeps_bytes
+
+    @property
     def stopped(self) -> bool:
         """Whether a stop string ended the answer at the seam."""
         return self._seam is not None and self._seam.stopped

@@ -43,10 +43,20 @@ class ChunkedDecoder:
 
     Attributes:
         broken: What came is not the chunked coding; nothing after it is decoded.
+        over: Nothing more is decoded: the end was seen, or it is broken.
         surplus: Bytes followed the end of the body: the connection is out of step.
     """
 
-    __slots__ = ("_left", "_line", "_sizes", "_state", "_width", "broken", "surplus")
+    __slots__ = (
+        "_left",
+        "_line",
+        "_sizes",
+        "_state",
+        "_width",
+        "broken",
+        "over",
+        "surplus",
+    )
 
     def __init__(self) -> None:
         self._state = _State.SIZE
@@ -55,6 +65,7 @@ class ChunkedDecoder:
         self._sizes: dict[bytes, int] = {}
         self._width = 0
         self.broken = False
+        self.over = False
         self.surplus = False
 
     @property
@@ -69,6 +80,16 @@ class ChunkedDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """Return the payload that ``data`` brings."""
+        if self._state is _State.SIZE and not self._line:
+            # Most often one whole chunk, of a size seen before.
+            before = self._width - 2
+            size = self._sizes.get(b"\r\n" + data[:before])
+            if (
+                size is not None
+                and len(data) == before + size + 2
+                and data[-2:] == b"\r\n"
+            ):
+                return data[before:-2]
         if self._line:
             data = self._line + data
             self._line = b""
@@ -102,6 +123,7 @@ class ChunkedDecoder:
                 self.surplus = position < end
                 break
         self._state = state
+        self.over = self.broken or state is _State.END
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
     def _take_usual(self, data: bytes, position: int, payload: list[bytes]) -> int:
@@ -187,6 +209,9 @@ class BulkHTTPResponse(http.client.HTTPResponse):
     """http.client's response with guarded reads and bulk de-chunking.
 
     A chunked body can be read with `read1` alone. Not thread-safe.
+
+    Attributes:
+        decoder: Takes off the chunked coding.
     """
 
     def __init__(
@@ -195,7 +220,7 @@ class BulkHTTPResponse(http.client.HTTPResponse):
         super().__init__(GuardedSocket(sock, guard), *args, **kwargs)  # type: ignore[arg-type]
         self._sock = sock
         self._guard = guard
-        self._decoder = ChunkedDecoder()
+        self.decoder = ChunkedDecoder()
 
     def _read_status(self) -> tuple[str, int, str]:
         """Read the status line of the answer, past those of interim ones.
@@ -235,26 +260,34 @@ class BulkHTTPResponse(http.client.HTTPResponse):
         """
         if not self.chunked or self.fp is None:
             return super().read1(n)
-        decoder = self._decoder
-        while not decoder.broken:
-            data = self.fp.read1(READ_BYTES if n < 0 else min(n, READ_BYTES))
-            if not data:
-                self.close()
-                if decoder.may_end:
-                    return b""
+        amount = READ_BYTES if n < 0 else min(n, READ_BYTES)
+        payload = b""
+        while not payload and self.fp is not None:
+            self._check_coding()
+            data = self.fp.read1(amount)
+            payload = self.decoder.feed(data)
+            if self.decoder.over or not data:
+                self.end_coding(data)
+        return payload
+
+    def _check_coding(self) -> None:
+        if self.decoder.broken:
+            self.close()
+            raise http.client.IncompleteRead(b"")
+
+    def end_coding(self, data: bytes) -> None:
+        """Close where the coding ended or is cut off."""
+        decoder = self.decoder
+        if not data:
+            self.close()
+            if not decoder.may_end:
                 raise http.client.IncompleteRead(b"")
-            payload = decoder.feed(data)
-            if decoder.finished and not decoder.broken:
-                if decoder.surplus:
-                    # Answers to come would be read out of step: do not re-use it.
-                    with contextlib.suppress(OSError):
-                        self._sock.shutdown(socket.SHUT_RDWR)
-                self.close()
-                return payload
-            if payload:
-                return payload
-        self.close()
-        raise http.client.IncompleteRead(b"")
+        elif not decoder.broken:
+            if decoder.surplus:
+                # Answers to come would be read out of step: do not re-use it.
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
+            self.close()
 
     def _close_conn(self) -> None:
         super()._close_conn()  # type: ignore[misc]  # http.client's own

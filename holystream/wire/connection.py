@@ -96,13 +96,16 @@ class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
         self, sock: Any, *args: Any, **kwargs: Any
     ) -> BulkHTTPResponse:
         """Build the response that http.client reads into."""
-        return BulkHTTPResponse(sock, *args, guard=current_guard.get(), **kwargs)
+        self._bulk = BulkHTTPResponse(sock, *args, guard=current_guard.get(), **kwargs)
+        return self._bulk
 
     def getresponse(  # type: ignore[override]  # urllib3's own differs so
         self,
     ) -> urllib3.response.HTTPResponse:
         """Read the status line and the headers."""
         response = super().getresponse()
+        # For who reads past urllib3, which tells nobody what it reads from.
+        response.bulk = self.__dict__.pop("_bulk")  # type: ignore[attr-defined]
         current_guard.get().phase = Phase.HEADERS
         return response
 

@@ -20,8 +20,8 @@ import requests
 import requests.auth
 
 from holystream.errors import Phase
-from holystream.wire.chunked import READ_BYTES
 from holystream.wire.connection import GuardedAdapter, current_guard
+from holystream.wire.direct import reader_of
 from holystream.wire.faults import (
     LIBRARY_ERRORS,
     Fault,
@@ -38,14 +38,13 @@ from holystream.wire.refused import (
     server_request_id,
 )
 from holystream.wire.request import is_loopback, origin
-from holystream.wire.sse import EventParser, LineSafeRaw
+from holystream.wire.sse import EventParser, LineSafeRaw, ServerSentEvent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holystream.wire.request import HttpRequest
     from holystream.wire.socketio import SocketGuard
-    from holystream.wire.sse import ServerSentEvent
 
 DRAIN_SECONDS = 0.25
 """How long a complete answer is read on, so that its connection can be re-used."""
@@ -57,6 +56,7 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 """The longest line, and the largest event, of a stream."""
 
 _OK = 200
+_LINES_OF_AN_EVENT = 2
 _PERMANENT_REDIRECTS = (301, 308)
 
 
@@ -83,7 +83,8 @@ class HttpConnection:
         self._guard = guard
         self._response = response
         self._body = response.raw
-        self._raw = response.raw = LineSafeRaw(response.raw, MAX_LINE_BYTES)
+        self._read = reader_of(response.raw)
+        self._raw = response.raw = LineSafeRaw(response.raw, self._read, MAX_LINE_BYTES)
         self._lines = response.iter_lines()
         self._parser = EventParser(MAX_LINE_BYTES)
         self._ended = False
@@ -95,14 +96,27 @@ class HttpConnection:
             Fault: The stream broke, stalled, or exceeds a limit. All events that were
                 complete before it have been returned.
         """
-        self._guard.resume()
-        while (lines := self.next_lines()) is not None:
-            if batch := self._parser.feed(lines):
+        guard, raw, parser = self._guard, self._raw, self._parser
+        guard.resume()
+        while True:
+            # Asked before the wait: what is done after it makes a token late.
+            at_start = parser.at_start
+            first = self._first_line()
+            if first is None:
+                break
+            if at_start and raw.lines == _LINES_OF_AN_EVENT and first[:6] == b"data: ":
+                # The usual: one event, and nothing of it but its data.
+                if not (second := next(self._lines)):
+                    return [ServerSentEvent(first[6:], "", parser.last_event_id)]
+                lines = [first, second]
+            else:
+                lines = [first, *itertools.islice(self._lines, raw.lines - 1)]
+            if batch := parser.feed(lines):
                 return batch
         if self._ended:
             return None
         self._ended = True
-        last = self._parser.close(self._raw.rest)
+        last = parser.close(raw.rest)
         return None if last is None else [last]
 
     def next_lines(self) -> list[bytes] | None:
@@ -111,6 +125,13 @@ class HttpConnection:
         Raises:
             Fault: As `next_batch`.
         """
+        first = self._first_line()
+        if first is None:
+            return None
+        return [first, *itertools.islice(self._lines, self._raw.lines - 1)]
+
+    def _first_line(self) -> bytes | None:
+        """Return the first of the lines that one read completes."""
         if self._parser.exceeded:
             raise self.fault(
                 FaultKind.TOO_LARGE, f"an event exceeds {MAX_LINE_BYTES} bytes"
@@ -118,13 +139,12 @@ class HttpConnection:
         try:
             # Not only before a recv: one may bring what inflates for minutes.
             self._guard.next_wait()
-            first = next(self._lines, None)
+            first: bytes | None = next(self._lines, None)
         except LIBRARY_ERRORS as error:
             raise self._fault_of(error) from error
-        if first is None:
-            return None
-        self._guard.phase = Phase.BODY
-        return [first, *itertools.islice(self._lines, self._raw.lines - 1)]
+        if first is not None:
+            self._guard.phase = Phase.BODY
+        return first
 
     def taken(self) -> int | None:
         """Return the bytes of the decoded body in the events that were returned.
@@ -151,10 +171,7 @@ class HttpConnection:
         self._guard.resume()
         room = DRAIN_BYTES
         with contextlib.suppress(Fault, *LIBRARY_ERRORS):
-            # Decoded as before: urllib3 refuses to change its mind within a body.
-            while room > 0 and (
-                data := self._body.read1(READ_BYTES, decode_content=True)
-            ):
+            while room > 0 and (data := self._read()):
                 room -= len(data)
 
     def close(self) -> None:

@@ -53,6 +53,7 @@ class SocketGuard:
         reused: The connection had served a request before.
         target: What the request line names, once that is known.
         reading_since: When the read began, or its last recv ended.
+        stopped: True once `stop` was called.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class SocketGuard:
         # midst of it, and whatever it meets there it may shut down.
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._stopped = False
+        self.stopped = False
         self._handle: socket.socket | None = None
         self._waiting: threading.Lock | None = None
 
@@ -85,14 +86,9 @@ class SocketGuard:
         """Begin to read: until now the time was the caller's."""
         self.reading_since = self.now()
 
-    @property
-    def stopped(self) -> bool:
-        """True once `stop` was called."""
-        return self._stopped
-
     def stop(self) -> None:
         """End the attempt at once, whatever its thread is waiting for."""
-        self._stopped = True
+        self.stopped = True
         waiting = self._waiting
         if waiting is not None:
             unlock(waiting)
@@ -134,7 +130,7 @@ class SocketGuard:
         Raises:
             Fault: It was.
         """
-        if self._stopped:
+        if self.stopped:
             raise self.fault(FaultKind.STOPPED)
 
     def fault(self, kind: FaultKind, detail: str = "") -> Fault:
@@ -183,8 +179,10 @@ class GuardedSocketIO(socket.SocketIO):
     def __init__(self, sock: socket.socket, guard: SocketGuard) -> None:
         super().__init__(sock, "r")
         self._guard = guard
+        self._recv = sock.recv
         self._recv_into = sock.recv_into
         self._settimeout = sock.settimeout
+        self._seconds = 0.0
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Receive once.
@@ -192,26 +190,59 @@ class GuardedSocketIO(socket.SocketIO):
         Raises:
             Fault: A clock ran out, or the attempt was stopped meanwhile.
         """
+        started, clock = self._begin()
+        try:
+            count = self._recv_into(buffer)
+        except OSError as error:
+            raise self._failure(error, clock) from None
+        self._came(started)
+        return count
+
+    def receive(self, amount: int) -> bytes:
+        """Receive once, at most ``amount`` bytes; empty at the end.
+
+        Raises:
+            Fault: As `readinto`.
+        """
+        started, clock = self._begin()
+        try:
+            data = self._recv(amount)
+        except OSError as error:
+            raise self._failure(error, clock) from None
+        # As `_came`, which is a call more: whatever is done here makes a token late.
+        guard = self._guard
+        ended = guard.reading_since = guard.now()
+        guard.clocks.waited(ended - started)
+        if guard.stopped:
+            guard.check()
+        return data
+
+    def _begin(self) -> tuple[float, Clock]:
+        """Prepare to wait; return since when, and the clock that bounds it."""
         guard = self._guard
         started = guard.now()
         # Without this a flood of pings, which never lets us wait, would never end.
         guard.clocks.spent(started - guard.reading_since)
         seconds, clock = guard.next_wait()
-        self._settimeout(seconds)
-        try:
-            count = self._recv_into(buffer)
-        except TimeoutError:
-            guard.check()
-            raise guard.ran_out(clock) from None
-        except OSError:
-            guard.check()
-            raise
+        # Nobody else sets it while a body is read.
+        if seconds != self._seconds:
+            self._settimeout(seconds)
+            self._seconds = seconds
+        return started, clock
+
+    def _came(self, started: float) -> None:
+        guard = self._guard
         guard.reading_since = guard.now()
         guard.clocks.waited(guard.reading_since - started)
         # After a stop the kernel may still hand out what came before it, and TLS
         # reports a ragged end: neither may pass for the server's doing.
         guard.check()
-        return count
+
+    def _failure(self, error: OSError, clock: Clock) -> Exception:
+        self._guard.check()
+        if isinstance(error, TimeoutError):
+            return self._guard.ran_out(clock)
+        return error
 
 
 class GuardedSocket:

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _BOM = b"\xef\xbb\xbf"
 _SELF_DELIMITING = b'{["'
-_READ_BYTES = 65536
 _RETRY_DIGITS = 18
 
 
@@ -99,6 +98,11 @@ class LineSplitter:
         return data[:end]
 
     @property
+    def at_start(self) -> bool:
+        """Nothing is pending: whole lines that end in LF may go past it."""
+        return not (self._pending or self._after_cr)
+
+    @property
     def rest(self) -> bytes:
         """The line that has not ended yet."""
         return bytes(self._pending)
@@ -111,30 +115,47 @@ class LineSplitter:
 class LineSafeRaw:
     """Stands in for ``response.raw`` under ``iter_lines``. Not thread-safe.
 
+    Args:
+        raw: What it stands in for: closed and released, but not read.
+        read: Returns what one read of the body brings; empty at the end.
+        max_line_bytes: The longest line that is waited for.
+
     Attributes:
         lines: How many lines the last block held: what one read brought.
         received: Bytes of the decoded body that were read.
     """
 
-    __slots__ = ("_raw", "_splitter", "lines", "received")
+    __slots__ = ("_raw", "_read", "_splitter", "lines", "received")
 
-    def __init__(self, raw: Any, max_line_bytes: int) -> None:
+    def __init__(
+        self, raw: Any, read: Callable[[], bytes], max_line_bytes: int
+    ) -> None:
         self._raw = raw
+        self._read = read
         self._splitter = LineSplitter(max_line_bytes)
         self.lines = 0
         self.received = 0
 
-    def stream(self, _amt: int, *, decode_content: bool) -> Iterator[bytes]:
+    def stream(self, _amt: int, *, decode_content: bool) -> Iterator[bytes]:  # noqa: ARG002 - requests' signature
         """Yield blocks of whole lines as soon as one read brings some.
 
         Raises:
             LimitError: A line exceeds its limit.
         """
-        read1 = self._raw.read1
-        feed = self._splitter.feed
-        while data := read1(_READ_BYTES, decode_content=decode_content):
+        read = self._read
+        splitter = self._splitter
+        while True:
+            # Asked before the wait: what is done after it makes a token late.
+            at_start = splitter.at_start
+            data = read()
             self.received += len(data)
-            if block := feed(data):
+            if at_start and data[-1:] == b"\n" and b"\r" not in data:
+                block = data
+            elif data:
+                block = splitter.feed(data)
+            else:
+                return
+            if block:
                 self.lines = block.count(b"\n")
                 yield block
 
@@ -226,6 +247,16 @@ class EventParser:
                 if self.exceeded:
                     break
         return events
+
+    @property
+    def at_start(self) -> bool:
+        """Nothing is pending: an event of one data line may be made without it."""
+        return (
+            self._started
+            and not (self._data or self._event)
+            and self._retry is None
+            and self._id == self.last_event_id
+        )
 
     def _usual(self, lines: Sequence[bytes]) -> list[ServerSentEvent] | None:
         """Return the events if each is one data line and a blank one, as most are."""

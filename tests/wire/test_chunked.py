@@ -174,15 +174,18 @@ class Wire:
     def settimeout(self, seconds):
         assert seconds > 0
 
-    def recv_into(self, buffer):
+    def recv(self, room):
         if not self._pieces:
-            return 0
+            return b""
         piece = self._pieces.pop(0)
-        room = len(buffer)
-        buffer[: len(piece[:room])] = piece[:room]
         if piece[room:]:
             self._pieces.insert(0, piece[room:])
-        return len(piece[:room])
+        return piece[:room]
+
+    def recv_into(self, buffer):
+        piece = self.recv(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def shutdown(self, _how):
         self._pieces.clear()
