@@ -105,6 +105,7 @@ from holystream.events import (
 from holystream.feed import Comment
 from holystream.hooks import Hooks
 from holystream.journal import Journal, MemoryJournal, open_journal
+from holystream.mapping import Map, MapItem, MapResult, StreamOptions
 from holystream.providers.profile import Prefill, Profile
 from holystream.providers.registry import profile
 from holystream.resilience.budget import RetryBudget
@@ -163,6 +164,9 @@ __all__ = [
     "LimitExceeded",
     "Logprobs",
     "MalformedEvent",
+    "Map",
+    "MapItem",
+    "MapResult",
     "MemoryJournal",
     "ModelNotFound",
     "NotAnEventStream",
@@ -205,6 +209,7 @@ __all__ = [
     "StreamFinished",
     "StreamInUse",
     "StreamInterrupted",
+    "StreamOptions",
     "StreamRecord",
     "StreamState",
     "StreamTimeout",

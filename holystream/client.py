@@ -13,6 +13,7 @@ from holystream.detached import from_token
 from holystream.errors import ConfigurationError, InvalidRequest
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
 from holystream.journal import open_journal
+from holystream.mapping import mapped, whole
 from holystream.providers.chat_request import chat_request
 from holystream.providers.registry import (
     COMPATIBLE,
@@ -54,11 +55,20 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
+    from typing import Unpack
 
     from holystream.building import ClientMetrics
     from holystream.event_source import EventSource
-    from holystream.events import Failed, Guarantee, StreamEvent
+    from holystream.events import Completion, Failed, Guarantee, StreamEvent
     from holystream.journal import Journal
+    from holystream.mapping import (
+        Map,
+        MapItem,
+        MapOptions,
+        Prompt,
+        ResultOrder,
+        StreamOptions,
+    )
     from holystream.providers.profile import Profile
     from holystream.resilience.circuit import BreakerPolicy
     from holystream.resilience.endpoints import Endpoint
@@ -308,6 +318,90 @@ class Client:
             headers=checked_headers(extra_headers, "extra_headers"),
             priority=checked_priority(priority),
             tell=checked_callback(on_event),
+        )
+
+    def complete(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        **options: Unpack[StreamOptions],
+    ) -> Completion:
+        """Wait for the whole answer and return it.
+
+        Unless ``resume`` was set, an answer that breaks off and cannot be gone on with
+        is written anew, for nobody has read it yet; its guarantee is RESTARTED then.
+
+        Args:
+            prompt: As for `stream`.
+            options: All that `stream` takes.
+
+        Raises:
+            StreamError: The answer is not complete; what was received is in it.
+            InvalidRequest: An argument is wrong.
+            ConfigurationError: One of those that a client has too is wrong.
+            JournalError: It cannot be recorded.
+        """
+        with self.stream(prompt, **whole(options, self._settings.ways)) as stream:
+            return stream.get_final_completion()
+
+    def map(
+        self,
+        prompts: Iterable[Prompt | MapItem],
+        *,
+        concurrency: int | None = None,
+        order: ResultOrder = "done",
+        priority: Priority = "low",
+        on_progress: Callable[[int, int, int | None], object] | None = None,
+        progress: bool = False,
+        map_id: str | None = None,
+        **options: Unpack[MapOptions],
+    ) -> Map:
+        """Return the results of many prompts, as they finish; nothing is sent yet.
+
+        Each prompt has one result, a completion or an error: one that fails does not
+        end the others. Prompts are pulled in the thread that asks for results, a little
+        ahead of it and no more, so there may be any number of them. docs/map.md says
+        more.
+
+        Unless ``resume`` was set, an answer that breaks off and cannot be gone on with
+        is written anew.
+
+        Args:
+            prompts: Texts, lists of messages, or `MapItem` objects, which have an id
+                and options of their own.
+            concurrency: Streams at a time, each in a thread; by default as many as the
+                client's pool has permits. They wait for those like any other, for as
+                long as one of them gets any within ``Timeouts.queue`` seconds.
+            order: "done": the result that is there first comes first. "input": in the
+                order of the prompts.
+            priority: As for `stream`; by default after everything else.
+            on_progress: Is called in the thread that iterates, when an item has ended,
+                with the number of items that have an answer, of those that failed, and
+                of all, or None where ``prompts`` has no length.
+            progress: Show a bar on stderr, by rich or tqdm where one is installed.
+            map_id: Your own id: item 7 is stream ``map_id.7``. With a journal, a map
+                that was interrupted goes on by the same id, prompts and options. Up to
+                115 letters, digits and ``._:-``.
+            options: All else that `stream` takes, for every item.
+
+        Raises:
+            InvalidRequest: An argument is wrong. What is wrong with a prompt or its own
+                options is its result.
+            ConfigurationError: One of those that a client has too is wrong.
+            JournalError: The journal cannot be opened.
+        """
+        self._builder.close_abandoned()
+        return mapped(
+            self,
+            self._settings,
+            self._builder.time,
+            prompts,
+            concurrency=concurrency,
+            order=order,
+            priority=priority,
+            on_progress=on_progress,
+            progress=progress,
+            map_id=map_id,
+            options=options,
         )
 
     def resume(

@@ -52,6 +52,7 @@ FLOORS = {
     "stream": 6,
     "event_source": 6,
     "building": 7,
+    "mapping": 7,
     "decorators": 7,
     "client": 8,
     "rag": 9,
@@ -85,7 +86,8 @@ FENCES = {
     "prometheus_client": ("telemetry.prometheus",),
     "opentelemetry": ("telemetry.opentelemetry",),
     "websockets": ("wire.websocket",),
-    "rich": ("cli",),
+    "rich": ("cli", "mapping.progress"),
+    "tqdm": ("mapping.progress",),
     "IPython": ("notebook",),
 }
 
@@ -98,6 +100,7 @@ LAZY = {
     "opentelemetry",
     "websockets",
     "rich",
+    "tqdm",
     "IPython",
 }
 

@@ -1,0 +1,347 @@
+"""What the caller of `Client.map` holds: the results, as he asks for them.
+
+Nothing is done ahead of him but a little: prompts are pulled in the caller's own thread
+while he asks for a result, and the streams run in those of a `Runner`. Each prompt that
+was pulled has one result, whatever becomes of it, and what ends the results early
+raises once they have all been handed over; only `Map.close` lets go of them.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+import threading
+import warnings
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from holystream.errors import StreamCancelled, StreamClosed, StreamInUse
+from holystream.events import Completion
+from holystream.gapless import keep
+from holystream.mapping.items import MapItem, MapResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from holystream.mapping.items import Prompt
+    from holystream.mapping.progress import Bar
+    from holystream.mapping.runner import Runner
+    from holystream.stream import Stream
+
+AHEAD = 2
+"""Prompts that are pulled at most and not handed over, for each stream at a time: so
+many that the streams go on while the caller is busy with a result."""
+
+_IN_USE: Final = "another thread is iterating this map: one does, any may cancel"
+
+
+class Order(Protocol):
+    """Says which result comes next."""
+
+    def add(self, result: MapResult) -> None:
+        """Take a result."""
+        ...
+
+    def take(self) -> MapResult | None:
+        """Return the next one, if it is there."""
+        ...
+
+
+class AsTheyFinish:
+    """The result that was there first comes first."""
+
+    def __init__(self) -> None:
+        self._there: collections.deque[MapResult] = collections.deque()
+
+    def add(self, result: MapResult) -> None:
+        """Take a result."""
+        self._there.append(result)
+
+    def take(self) -> MapResult | None:
+        """Return the next one, if it is there."""
+        return self._there.popleft() if self._there else None
+
+
+class AsTheyCame:
+    """The results come in the order of the prompts."""
+
+    def __init__(self) -> None:
+        self._there: dict[int, MapResult] = {}
+        self._next = 0
+
+    def add(self, result: MapResult) -> None:
+        """Take a result."""
+        self._there[result.index] = result
+
+    def take(self) -> MapResult | None:
+        """Return the next one, if it is there."""
+        found = self._there.pop(self._next, None)
+        self._next += found is not None
+        return found
+
+
+class Map:
+    """The results of many prompts: an iterator and a context manager.
+
+    Nothing is asked before the first result is. One thread iterates it at a time; any
+    thread may read its properties, `cancel` or `close` it. It must be closed, which
+    ``with`` does; iterating to the end closes it as well. It stays in its process: a
+    forked child cannot iterate it.
+
+    Attributes:
+        map_id: What the ids of its streams begin with; a dot and the index follow.
+        total: How many prompts there are, or None where they do not say.
+    """
+
+    def __init__(
+        self,
+        prompts: Iterator[Prompt | MapItem],
+        *,
+        begin: Callable[[int, MapItem], Stream],
+        runner: Runner,
+        concurrency: int,
+        order: Order,
+        on_progress: Callable[[int, int, int | None], object] | None,
+        bar: Bar | None,
+        total: int | None,
+        map_id: str,
+    ) -> None:
+        self.map_id = map_id
+        self.total = total
+        self._begin = begin
+        self._runner = runner
+        self._concurrency = concurrency
+        self._on_progress = on_progress
+        self._bar = bar
+        self._process = os.getpid()
+        # Held by the thread that iterates; nobody waits for it.
+        self._iterating = threading.Lock()
+        # From the runner's threads: an item's index, the item, and its end. None wakes
+        # the reader to look at `_closed`.
+        self._ends: SimpleQueue[
+            tuple[int, MapItem, Completion | BaseException] | None
+        ] = SimpleQueue()
+        # Set by any thread, and never unset.
+        self._cancelled = False
+        self._closed = False
+        # The rest is the iterating thread's own; others may read the counts.
+        self._prompts: Iterator[Prompt | MapItem] | None = prompts
+        self._error: Exception | None = None
+        self._order = order
+        self._pulled = 0
+        self._done = 0
+        self._failed = 0
+        self._handed = 0
+        self._cut = False
+        self._over = False
+        # Whoever ended it, it needs no finaliser.
+        self._released = False
+
+    @property
+    def done(self) -> int:
+        """Items that have an answer, handed over or not."""
+        return self._done
+
+    @property
+    def failed(self) -> int:
+        """Items that ended without one."""
+        return self._failed
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> MapResult:
+        """Return the next result, and keep the streams busy meanwhile.
+
+        Raises:
+            StopIteration: All prompts have had their results.
+            StreamCancelled: It was cancelled, and all it had begun is handed over.
+            StreamClosed: It was closed.
+            StreamInUse: Another thread is iterating it.
+            Exception: What the prompts raised, behind the results of those before, or
+                ``on_progress``; after the latter it can be iterated on.
+        """
+        taken: list[bool] = []
+        try:
+            keep(taken, self._iterating.acquire, False)
+            if True not in taken:
+                raise StreamInUse(_IN_USE)  # noqa: TRY301 - released by this `finally`
+            return self._next()
+        except Exception:
+            raise
+        except BaseException:
+            # Ctrl-C, wherever it struck: nothing is sent on behalf of who has left.
+            self.close()
+            raise
+        finally:
+            if True in taken:
+                self._iterating.release()
+
+    def _next(self) -> MapResult:
+        while True:
+            self._check_open()
+            while not self._ends.empty():
+                self._receive()
+            if self._may_pull and self._unfinished < self._concurrency:
+                self._pull()
+                continue
+            result = self._order.take()
+            if result is not None:
+                self._handed += 1
+                return result
+            if self._may_pull:
+                self._pull()
+            elif self._handed == self._pulled:
+                self._finish()
+            else:
+                self._receive()
+
+    @property
+    def _unfinished(self) -> int:
+        return self._pulled - self._done - self._failed
+
+    @property
+    def _may_pull(self) -> bool:
+        return (
+            self._prompts is not None
+            and not self._cancelled
+            and self._pulled - self._handed < AHEAD * self._concurrency
+        )
+
+    def _pull(self) -> None:
+        """Take a prompt and have it asked."""
+        if self._bar is not None and not self._pulled:
+            self._bar.show(0, 0)
+        assert self._prompts is not None, "looked at before"  # noqa: S101 - an invariant
+        try:
+            given: Any = next(self._prompts)
+        except StopIteration:
+            self._prompts = None
+            return
+        except Exception as error:  # noqa: BLE001 - raised when its turn has come
+            self._prompts = None
+            self._error = error
+            return
+        item = given if isinstance(given, MapItem) else MapItem(given)
+        index = self._pulled
+        # Neither of these holds the map: it must be free to be collected.
+        tell = functools.partial(_tell, self._ends, index, item)
+        self._runner.submit(functools.partial(self._begin, index, item), tell)
+        self._pulled += 1
+
+    def _receive(self) -> None:
+        """Wait for the end of an item, if none is there."""
+        ends: list[tuple[int, MapItem, Completion | BaseException] | None] = []
+        keep(ends, self._ends.get)
+        if ends[0] is None:
+            return
+        index, item, end = ends[0]
+        if isinstance(end, Completion):
+            self._done += 1
+            result = MapResult(index=index, item=item, completion=end)
+        else:
+            self._failed += 1
+            self._cut = self._cut or isinstance(end, StreamCancelled)
+            result = MapResult(index=index, item=item, error=end)
+        # First, so that nothing is lost by what a callback raises.
+        self._order.add(result)
+        if self._bar is not None:
+            self._bar.show(self._done, self._failed)
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._failed, self.total)
+
+    def _finish(self) -> None:
+        """End the iteration: everything was handed over."""
+        if self._cancelled and (self._cut or self._prompts is not None):
+            self._let_go()
+            raise StreamCancelled(
+                f"the map was cancelled; {self._handed} results were handed over"
+            )
+        if self._error is not None:
+            self._let_go()
+            raise self._error
+        self._over = True
+        self._let_go()
+        raise StopIteration
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._process:
+            raise StreamClosed(
+                "this map belongs to the process that forked: make another one here"
+            )
+        if self._over:
+            raise StopIteration
+        if self._closed:
+            raise StreamClosed(
+                f"the map was closed after {self._handed} results: what is left of it "
+                "is not known"
+            )
+
+    def cancel(self) -> None:
+        """End all items for good, from any thread.
+
+        No more prompts are pulled. Those that were have their results still: the ones
+        that were cut short a `StreamCancelled` with what was received. Behind them,
+        the next step raises `StreamCancelled`. Harmless once the map has ended.
+        """
+        if os.getpid() == self._process:
+            self._cancelled = True
+            self._runner.cancel()
+
+    def close(self) -> None:
+        """Let go of all items and threads, from any thread; safe to call again.
+
+        What a journal has of an item can be gone on with. What was not handed over is
+        dropped; iterating on raises `StreamClosed` unless the map was at its end.
+        """
+        if os.getpid() == self._process:
+            self._closed = True
+            self._ends.put(None)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._released = True
+        self._runner.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Without a lock: this may run inside any allocation, whatever the thread holds.
+        if getattr(self, "_released", True) or not self._pulled:
+            return
+        if os.getpid() != self._process:
+            return
+        self._runner.abandon()
+        warnings.warn(
+            f"map {self.map_id} was dropped before its end; use it in a 'with' block, "
+            "or close it",
+            ResourceWarning,
+            source=self,
+            stacklevel=2,
+        )
+
+    def __repr__(self) -> str:
+        of = "" if self.total is None else f" of {self.total}"
+        return f"<Map {self.map_id} {self._done} done, {self._failed} failed{of}>"
+
+
+def _tell(
+    ends: SimpleQueue[tuple[int, MapItem, Completion | BaseException] | None],
+    index: int,
+    item: MapItem,
+    end: Completion | BaseException,
+) -> None:
+    ends.put((index, item, end))

@@ -1,0 +1,207 @@
+"""Runs streams to their ends: the interface, and a runner that has a thread for each.
+
+A thread waits for its permit in the client's pool like anybody else, so a map takes no
+more connections than it may, and at most as many places in the queue as it has threads.
+
+Nothing here knows the `Map` that its caller holds: dropped unread, it must be free to
+be collected, and its finaliser calls `Runner.abandon`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import threading
+import time as system
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+from holystream.clocks import CancelToken
+from holystream.driven import StreamState
+from holystream.errors import PoolError, QueueFull, StreamCancelled, StreamClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holystream.clocks import SystemTime
+    from holystream.events import Completion
+    from holystream.stream import Stream
+
+    Begin: TypeAlias = Callable[[], Stream]
+    Tell: TypeAlias = Callable[[Completion | BaseException], object]
+
+_log = logging.getLogger("holystream")
+
+_LEAVING: Final = 5.0
+"""Seconds in which threads that were told to leave have left."""
+
+_FULL: Final = 0.1
+"""Seconds until another try, where the pool's queue was full."""
+
+_HOLDING: Final = (StreamState.CONNECTING, StreamState.STREAMING)
+"""What a stream that has a permit does."""
+
+
+class Runner(Protocol):
+    """Runs the streams of one map. One thread submits and closes; any may cancel."""
+
+    def submit(self, begin: Begin, tell: Tell) -> None:
+        """Run one stream to its end, as soon as there is room.
+
+        Args:
+            begin: Makes the stream; may be called again where it had no permit. What
+                it raises is the end.
+            tell: Is told of the end, once, in any thread: the completion or the error.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """End all of them for good, from any thread; each end is told."""
+        ...
+
+    def close(self) -> None:
+        """Let go of all of them and of the threads; safe to call again."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of all of them, out of a finaliser: without a lock or a wait."""
+        ...
+
+
+class ThreadRunner:
+    """A thread for each stream that runs, started when it is first needed.
+
+    The threads are daemons: a program that ends does not wait for them.
+
+    Args:
+        limit: Threads at most.
+        patience: Seconds to go on asking for a permit while no stream of this runner
+            gets one.
+        time: Tells the clock.
+    """
+
+    def __init__(
+        self, limit: int, *, patience: float, time: Callable[[], SystemTime]
+    ) -> None:
+        self._limit = limit
+        self._patience = patience
+        self._time = time
+        self._token = CancelToken()
+        # How streams are ended; set before the token is cancelled, and not again.
+        self._end: Callable[[Stream], None] = _close
+        self._ended_by: type[StreamCancelled | StreamClosed] = StreamClosed
+        self._jobs: SimpleQueue[tuple[contextvars.Context, Begin, Tell] | None] = (
+            SimpleQueue()
+        )
+        # The submitting thread's own.
+        self._threads: list[threading.Thread] = []
+        # Those that threads are reading. Each step with it is a single one.
+        self._running: set[Stream] = set()
+
+    def submit(self, begin: Begin, tell: Tell) -> None:
+        """Run one stream to its end, as soon as there is room."""
+        self._jobs.put((contextvars.copy_context(), begin, tell))
+        if len(self._threads) < self._limit:
+            self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(
+            target=self._work,
+            name=f"holystream-map-{len(self._threads) + 1}",
+            daemon=True,
+        )
+        # Before it is started: a Ctrl-C in the midst of that must not lose it.
+        self._threads.append(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.remove(thread)
+            if not self._threads:
+                raise
+            # The system has no more threads: those that there are do the work.
+            self._limit = len(self._threads)
+
+    def cancel(self) -> None:
+        """End all of them for good, from any thread; each end is told."""
+        if not self._token.cancelled:
+            self._end, self._ended_by = _cancel, StreamCancelled
+        self._token.cancel()
+
+    def close(self) -> None:
+        """Let go of all of them and of the threads; safe to call again."""
+        self._token.cancel()
+        self._jobs.put(None)
+        until = system.monotonic() + _LEAVING
+        for thread in self._threads:
+            # One that was interrupted before it began never will; one of ours may
+            # close its own map, in a callback.
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(max(0.0, until - system.monotonic()))
+                if thread.is_alive():
+                    _log.warning("%s is held up by a callback", thread.name)
+
+    def abandon(self) -> None:
+        """Let go of all of them, out of a finaliser: without a lock or a wait."""
+        if not self._token.cancelled:
+            self._end = _dismiss
+        self._token.cancel()
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        """Run one stream after the other; what each thread does."""
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                # There for all threads, however many there are.
+                self._jobs.put(None)
+                return
+            context, begin, tell = job
+            try:
+                end: Completion | BaseException = context.run(self._finish, begin)
+            except BaseException as error:  # noqa: BLE001 - it is told
+                end = error
+            tell(end)
+            # What was told is no longer ours, nor what its frames hold.
+            del job, context, begin, tell, end
+
+    def _finish(self, begin: Begin) -> Completion:
+        """Run one stream to its end, however long it takes to get a permit."""
+        since = self._now()
+        while True:
+            try:
+                return self._read(begin)
+            except PoolError as error:
+                # A map is meant to be patient: while one of its streams has a permit,
+                # the next one will. While none has, it may be for ever.
+                if any(stream.state in _HOLDING for stream in list(self._running)):
+                    since = self._now()
+                elif self._now() - since >= self._patience:
+                    raise
+                if isinstance(error, QueueFull):
+                    self._time().sleep(_FULL, self._now(), self._token)
+
+    def _read(self, begin: Begin) -> Completion:
+        if self._token.cancelled:
+            raise self._ended_by("the map was ended before this item was begun")
+        with contextlib.ExitStack() as stack:
+            stream = stack.enter_context(begin())
+            stack.callback(self._token.on_cancel(lambda: self._end(stream)))
+            self._running.add(stream)
+            stack.callback(self._running.discard, stream)
+            return stream.get_final_completion()
+
+    def _now(self) -> float:
+        return self._time().now()
+
+
+def _cancel(stream: Stream) -> None:
+    stream.cancel()
+
+
+def _close(stream: Stream) -> None:
+    stream.close()
+
+
+def _dismiss(stream: Stream) -> None:
+    stream._driver.dismiss()  # noqa: SLF001 - no part of what a caller may do
