@@ -31,7 +31,7 @@ from holystream.events import (
     ToolCallDelta,
     UsageReport,
 )
-from holystream.providers import openai_chat
+from holystream.providers import openai_decoder
 from holystream.providers.base import ChatRequest
 from holystream.providers.registry import PROFILES, provider
 from holystream.wire.faults import FaultKind
@@ -249,7 +249,7 @@ def test_a_reading_that_runs_out_of_stack_is_a_fault(monkeypatch):
     def read(data):
         raise RecursionError
 
-    monkeypatch.setattr(openai_chat, "read_leniently", read)
+    monkeypatch.setattr(openai_decoder, "read_leniently", read)
     decoder, events = run(text("a"), b"{}", text("b"))
     assert said(events) == "a"
     assert decoder.failure.kind is FaultKind.MALFORMED
