@@ -13,18 +13,10 @@ own evidence. Not thread-safe; any thread may read `transcript`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from holystream.clocks import Deadline, ReadClocks, Timeouts
-from holystream.errors import (
-    GuaranteeNotMet,
-    Phase,
-    StreamError,
-    StreamInterrupted,
-    Verdict,
-)
+from holystream.errors import Phase, StreamError, Verdict
 from holystream.events import (
     CONTENT,
     Completion,
@@ -40,15 +32,11 @@ from holystream.events import (
 from holystream.resilience.classify import error_from
 from holystream.resilience.retry import GiveUp, Wait
 from holystream.resume import SeamMismatch
-from holystream.resume.checkpoint import Checkpoint
+from holystream.resume.checkpoint import Checkpoint, Left
+from holystream.resume.endings import broken_off, how_to_go_on, sentence, too_weak
 from holystream.resume.joining import Joining
 from holystream.resume.ledger import Ledger
-from holystream.resume.token import (
-    ResumeToken,
-    numbers_of,
-    request_digest,
-    text_digest,
-)
+from holystream.resume.token import token_of
 from holystream.transcript import Transcript
 from holystream.wire.faults import Fault, FaultKind
 
@@ -61,26 +49,6 @@ if TYPE_CHECKING:
     from holystream.resilience.retry import RetryPolicy
     from holystream.resume import ResumeStrategy
     from holystream.wire.sse import ServerSentEvent
-
-
-class Left(Protocol):
-    """What is left of a stream that another process began.
-
-    Attributes:
-        transcript: What was delivered; all of it counts as told.
-        checkpoint: Where the exchange stood.
-        completion: The answer, if it is complete.
-        error: Why no answer will come, if that is so.
-    """
-
-    @property
-    def transcript(self) -> Transcript: ...  # noqa: D102 - described above
-    @property
-    def checkpoint(self) -> Checkpoint: ...  # noqa: D102
-    @property
-    def completion(self) -> Completion | None: ...  # noqa: D102
-    @property
-    def error(self) -> StreamError | None: ...  # noqa: D102
 
 
 class Exchange:
@@ -204,30 +172,16 @@ class Exchange:
         None where a token cannot hold what it takes: tool calls that were delivered, or
         several answers.
         """
-        transcript, request = self.transcript, self.request
-        if request.choices > 1 or transcript.tool_calls or set(transcript.texts) - {0}:
-            return None
-        checkpoint = self.checkpoint()
-        if checkpoint.half_call:
-            # What the decoder knows of half a call is text.
-            checkpoint = msgspec.structs.replace(checkpoint, decoder=b"", cursor=None)
-        text = transcript.text
-        return ResumeToken(
+        return token_of(
+            self.request,
+            self.transcript,
+            self.checkpoint(),
             stream_id=self.stream_id,
-            provider=self._provider.profile.name,
+            profile=self._provider.profile,
             endpoint=self.endpoint,
-            model=request.model,
-            numbers=numbers_of(
-                request.body, self._provider.profile.for_model(request.model).spellings
-            ),
-            deterministic=request.deterministic,
-            request=request_digest(request),
-            length=len(text),
-            text=text_digest(text),
             resume=self._ways,
             min_guarantee=self._min_guarantee,
-            checkpoint=checkpoint.encode(),
-        ).encode()
+        )
 
     def _take_over(self, now: float) -> list[StreamEvent]:
         """Go on with what another process read, or find that it was all."""
@@ -561,9 +515,9 @@ class Exchange:
         if error.verdict is Verdict.FATAL:
             return error
         if self.transcript.delivered:
-            error = self._interrupted(error, f"Gave up: {reason}.")
+            error = self._broken_off(error, f"Gave up: {reason}.")
         else:
-            error.args = (f"{_sentence(error.message)} Gave up: {reason}.",)
+            error.args = (f"{sentence(error.message)} Gave up: {reason}.",)
         error.exhausted = True
         return error
 
@@ -572,7 +526,7 @@ class Exchange:
         transcript, joining = self.transcript, self._joining
         if transcript.content_events > self._counted:
             joining.segment += 1
-        too_weak = joining.find(
+        weak = joining.find(
             transcript, at_least=self._min_guarantee or Guarantee.PARTIAL
         )
         if joining.continuation is not None:
@@ -587,30 +541,20 @@ class Exchange:
             if joining.strategy is None or not joining.strategy.keeps:
                 transcript.forget_undelivered()
             return True
-        if too_weak is not None and self._min_guarantee is not None:
-            unmet = GuaranteeNotMet(
-                f"{_sentence(error.message)} It could go on by {too_weak.name!r}, "
-                f"which is worth {too_weak.guarantee.name}; min_guarantee is "
-                f"{self._min_guarantee.name}."
-            )
-            unmet.phase = error.phase
-            unmet.__cause__ = error
-            self.error = self.describe(unmet)
+        if weak is not None and self._min_guarantee is not None:
+            self.error = self.describe(too_weak(error, weak, self._min_guarantee))
         else:
             mismatched = fault.kind is FaultKind.SEAM_MISMATCH
-            self.error = self._interrupted(error, "" if mismatched else _HOW_TO_GO_ON)
+            profile = self._provider.profile.for_model(self.request.model)
+            self.error = self._broken_off(
+                error, "" if mismatched else how_to_go_on(profile, self._ways)
+            )
         return False
 
-    def _interrupted(self, error: StreamError, explanation: str) -> StreamInterrupted:
-        interrupted = StreamInterrupted(
-            "The answer broke off and could not be continued: "
-            f"{_sentence(error.message)} {explanation}".rstrip(),
-            cause=error,
-        )
-        interrupted.__cause__ = error
+    def _broken_off(self, error: StreamError, explanation: str) -> StreamError:
+        interrupted = broken_off(error, explanation)
         interrupted.resume_token = self.resume_token
-        self.describe(interrupted)
-        return interrupted
+        return self.describe(interrupted)
 
 
 _STOPPED = "stop"
@@ -619,13 +563,3 @@ _STOPPED = "stop"
 
 def _content_events(events: Sequence[StreamEvent]) -> int:
     return sum(isinstance(event, CONTENT) for event in events)
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-_HOW_TO_GO_ON = (
-    "With temperature=0, seed= or deterministic=True it can be replayed; "
-    "resume=('replay', 'restart') allows it to be written anew."
-)

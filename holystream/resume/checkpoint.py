@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -14,7 +14,8 @@ from holystream.transcript import Transcript
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holystream.events import StreamEvent
+    from holystream.errors import StreamError
+    from holystream.events import Completion, StreamEvent
 
 _VERSION = 1
 
@@ -155,6 +156,26 @@ def _checked(data: bytes, kind: type[_Record], what: str) -> _Record:
             f"knows {_VERSION}: upgrade holystream to go on with it"
         )
     return found
+
+
+class Left(Protocol):
+    """What is left of a stream that another process began.
+
+    Attributes:
+        transcript: What was delivered; all of it counts as told.
+        checkpoint: Where the exchange stood.
+        completion: The answer, if it is complete.
+        error: Why no answer will come, if that is so.
+    """
+
+    @property
+    def transcript(self) -> Transcript: ...  # noqa: D102 - described above
+    @property
+    def checkpoint(self) -> Checkpoint: ...  # noqa: D102
+    @property
+    def completion(self) -> Completion | None: ...  # noqa: D102
+    @property
+    def error(self) -> StreamError | None: ...  # noqa: D102
 
 
 def folded(events: Sequence[StreamEvent]) -> tuple[Transcript, list[StreamEvent]]:

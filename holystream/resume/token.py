@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holystream.providers.base import ChatRequest
+    from holystream.providers.profile import Profile
+    from holystream.resume.checkpoint import Checkpoint
+    from holystream.transcript import Transcript
 
 _PREFIX: Final = "hst1."
 _CHECK_BYTES: Final = 6
@@ -116,6 +119,44 @@ class ResumeToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 def looks_like_one(token: Any) -> bool:
     """Whether it was meant for a token."""
     return isinstance(token, str) and token.startswith(_PREFIX)
+
+
+def token_of(
+    request: ChatRequest,
+    transcript: Transcript,
+    checkpoint: Checkpoint,
+    *,
+    stream_id: str,
+    profile: Profile,
+    endpoint: str,
+    resume: tuple[str, ...],
+    min_guarantee: int | None,
+) -> str | None:
+    """Return the token of a stream that stands at this checkpoint.
+
+    None where a token cannot hold what it takes: tool calls that were delivered, or
+    several answers.
+    """
+    if request.choices > 1 or transcript.tool_calls or set(transcript.texts) - {0}:
+        return None
+    if checkpoint.half_call:
+        # What the decoder knows of half a call is text.
+        checkpoint = msgspec.structs.replace(checkpoint, decoder=b"", cursor=None)
+    text = transcript.text
+    return ResumeToken(
+        stream_id=stream_id,
+        provider=profile.name,
+        endpoint=endpoint,
+        model=request.model,
+        numbers=numbers_of(request.body, profile.for_model(request.model).spellings),
+        deterministic=request.deterministic,
+        request=request_digest(request),
+        length=len(text),
+        text=text_digest(text),
+        resume=resume,
+        min_guarantee=min_guarantee,
+        checkpoint=checkpoint.encode(),
+    ).encode()
 
 
 def _unpacked(token: Any) -> bytes | None:
