@@ -217,8 +217,8 @@ class TestContent:
         return repr((packed, found, checkpoint, state, token))
 
     def contents(self, text):
-        for size in (4, 12):
-            yield from (text[at : at + size] for at in range(len(text) - size))
+        # Shorter ones are in anything, by chance.
+        yield from (text[at : at + 9] for at in range(len(text) - 8))
 
     @pytest.mark.parametrize("cut", [3000, 6000, 9000, 12000])
     @pytest.mark.parametrize("way", ["cursor", "bytes"])
@@ -241,7 +241,7 @@ class TestContent:
         for content in (
             *self.contents(text),
             *self.contents(PROMPT),
-            *(KEY, "headerly", "4711000815", str(sim.port), "127.0.0.1", "http"),
+            *(KEY, "headerly", "4711000815", f":{sim.port}", "127.0.0.1", "http"),
         ):
             assert content not in decoded
 
