@@ -48,6 +48,7 @@ from holystream.settings import (
     endpoints_of,
 )
 from holystream.telemetry import Telemetry
+from holystream.telemetry.logging import log_from_environment
 from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest, as_a_browser, origin
 
@@ -200,6 +201,7 @@ class Client:
             PrioritySemaphore(DEFAULT_PERMITS) if pool is None else checked_pool(pool)
         )
         self.telemetry = Telemetry()
+        log_from_environment(self.telemetry)
         self._builder = Builder(
             provider=self._provider,
             router=self._router,
