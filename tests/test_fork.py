@@ -6,6 +6,7 @@ import os
 import threading
 import traceback
 import warnings
+from pathlib import Path
 
 import pytest
 from loopback import (
@@ -13,10 +14,11 @@ from loopback import (
     certificates,
     client_for,
     nothing_left_behind,
+    open_files,
     until,
 )
 
-from holystream import PrioritySemaphore
+from holystream import PrioritySemaphore, RetryPolicy
 from holystream.events import TextDelta
 from holystream.simulator import Script, Simulator
 
@@ -140,6 +142,61 @@ def test_ending_the_copy_of_a_stream_leaves_the_parents_alone(sim_and_client, en
         text = str(first) + "".join(map(str, stream))
     assert text == TEXT
     assert sim.connections == 1
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
+def test_the_child_holds_no_copy_of_a_connection(sim_and_client):
+    """Neither of one that is kept nor of one in use: the server would not miss it."""
+    sim, client = sim_and_client
+    gate = threading.Semaphore(0)
+    sim.play(Script(gate=gate))
+    with client.stream("hello") as stream:
+        gate.release(3)
+        first = next(event for event in stream if isinstance(event, TextDelta))
+        assert client.stream("hello").get_final_text() == TEXT
+        ours = sockets_to(sim.port)
+        assert len(ours) == 2
+
+        def work():
+            assert sockets_to(sim.port) == set()
+            assert client.stream("hello").get_final_text() == TEXT
+            assert len(sockets_to(sim.port)) == 1
+            assert not ours & sockets_to(sim.port)
+
+        assert in_a_child(work) == ""
+        gate.release(10_000)
+        assert str(first) + "".join(map(str, stream)) == TEXT
+    assert sim.connections == 3
+
+
+def test_a_copy_of_a_stream_goes_on_over_a_connection_of_its_own(sim_and_client):
+    sim, client = sim_and_client
+    gate = threading.Semaphore(0)
+    sim.play(Script(gate=gate))
+    retry = RetryPolicy(attempts=2, base=0.001, cap=0.002)
+    with client.stream("hello", temperature=0, retry=retry) as stream:
+        gate.release(3)
+        first = next(event for event in stream if isinstance(event, TextDelta))
+
+        def work():
+            # What comes of the parent's answer is the parent's: the gate is shut.
+            reader = Reader(lambda: str(first) + "".join(map(str, stream)))
+            assert reader.ended() is None
+            assert reader.result == TEXT
+
+        assert in_a_child(work) == ""
+        gate.release(10_000)
+        assert str(first) + "".join(map(str, stream)) == TEXT
+    assert sim.connections == 2
+
+
+def sockets_to(port):
+    """Return the sockets that this process has connected to a port."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    connected = {
+        f"socket:[{row[9]}]" for row in rows if row[2].endswith(f":{port:04X}")
+    }
+    return connected & {what for _, what in open_files()}
 
 
 def test_while_other_threads_hold_all_permits_and_wait_for_more(sim_and_client):

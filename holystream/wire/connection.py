@@ -17,6 +17,7 @@ import urllib3.connectionpool
 from holystream.errors import Phase
 from holystream.wire.chunked import BulkHTTPResponse
 from holystream.wire.faults import FaultKind
+from holystream.wire.inherited import remember
 from holystream.wire.request import place
 from holystream.wire.shelf import Shelf
 from holystream.wire.socketio import connect, resolve
@@ -44,6 +45,7 @@ class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
             # In the TLS handshake, by whichever clock.
             guard.next_wait()
             raise
+        remember(self.sock)
         guard.check()
         guard.phase = Phase.SENT
 

@@ -23,6 +23,7 @@ from holystream.clocks import Clock
 from holystream.errors import Phase
 from holystream.gapless import unlock
 from holystream.wire.faults import Fault, FaultKind
+from holystream.wire.inherited import remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +110,7 @@ class SocketGuard:
         # TLS inside TLS wraps a socket instead of being one.
         plain = getattr(sock, "socket", sock)
         handle = socket.fromfd(plain.fileno(), plain.family, plain.type)
+        remember(handle)
         with self._lock:
             previous, self._handle = self._handle, handle
         if previous is not None:
