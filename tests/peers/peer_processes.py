@@ -63,6 +63,11 @@ class Server:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, and wait until it listens."""
         with self._log.open("ab") as log:
