@@ -44,7 +44,7 @@ ResultOrder: TypeAlias = Literal["done", "input"]
 """Which result comes next: the one that was there first, or that of the next prompt."""
 
 _ORDERS: Final[dict[str, type[Order]]] = {"done": AsTheyFinish, "input": AsTheyCame}
-_LONGEST_INDEX: Final = 10**12
+_LAST: Final = 10**12 - 1
 
 
 def mapped(
@@ -82,7 +82,7 @@ def mapped(
     if map_id is None:
         map_id = uuid.uuid4().hex
     else:
-        checked_stream_id(f"{map_id}.{_LONGEST_INDEX}")
+        _check_map_id(map_id)
     beginner = Beginner(
         client=client,
         settings=settings,
@@ -104,6 +104,15 @@ def mapped(
         total=total,
         map_id=map_id,
     )
+
+
+def _check_map_id(map_id: str) -> None:
+    try:
+        checked_stream_id(f"{map_id}.{_LAST}" if map_id else "")
+    except InvalidRequest:
+        raise InvalidRequest(
+            "map_id must be 1 to 115 letters, digits and ._:- characters"
+        ) from None
 
 
 def _checked_concurrency(concurrency: Any) -> int:

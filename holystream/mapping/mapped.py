@@ -163,6 +163,10 @@ class Map:
             Exception: What the prompts raised, behind the results of those before, or
                 ``on_progress``; after the latter it can be iterated on.
         """
+        if os.getpid() != self._process:
+            raise StreamClosed(
+                "this map belongs to the process that forked: make another one here"
+            )
         taken: list[bool] = []
         try:
             keep(taken, self._iterating.acquire, False)
@@ -267,10 +271,6 @@ class Map:
         raise StopIteration
 
     def _check_open(self) -> None:
-        if os.getpid() != self._process:
-            raise StreamClosed(
-                "this map belongs to the process that forked: make another one here"
-            )
         if self._over:
             raise StopIteration
         if self._closed:

@@ -58,7 +58,7 @@ class Lines:
         if not (self._same or now):
             return
         of = "" if self._total is None else f" of {self._total}"
-        line = f"{ended}{of} done" + (f", {failed} of them failed" if failed else "")
+        line = f"{done}{of} done" + (f", {failed} failed" if failed else "")
         self._open = "\n" if self._same else ""
         _write(f"\r{line}" if self._same else f"{line}\n")
 
