@@ -65,6 +65,7 @@ class Laboratory(Player):
         self.service = service or Service(text=text, length=length, api_keys=())
         self.requests = []
         self.bodies = []
+        self.model = None
 
     def respond(self, script=HEALTHY):
         """Return what the server says to what the present attempt asks for."""
@@ -184,8 +185,10 @@ def is_written(text, seams, generations, *, complete):
 
     if not text and not complete:
         return True
+    if any(fits(one.wholes[0].text, text) for one in generations):
+        return True
     if not seams:
-        return any(fits(one.wholes[0].text, text) for one in generations)
+        return False
     *earlier, seam = seams
     prefix = text[:seam].rstrip().rstrip("\ufffd").rstrip()
     blank = text[len(prefix) : seam]

@@ -12,7 +12,7 @@ from laboratory import Laboratory
 from ways import CALLS, SPELLINGS, WEATHER
 
 from holystream.errors import Phase, StreamError
-from holystream.events import Guarantee, ToolCall
+from holystream.events import Guarantee, Interrupted, Resumed, TextDelta, ToolCall
 from holystream.providers.profile import Prefill
 from holystream.resilience.retry import RetryPolicy
 from holystream.simulator.script import Script
@@ -35,66 +35,78 @@ TEXTS = [
     "a",
 ]
 
-scripts = st.fixed_dictionaries(
-    {},
-    optional={
-        "cursor": st.sampled_from(
-            [
-                "inclusive",
-                "ignore",
-                "other",
-                "gap",
-                "missing",
-                "refuse",
-                "empty",
-            ]
-        ),
-        "replay_events": st.integers(0, 5),
-        "shuffle": st.integers(0, 5),
-        "error_event_at": st.integers(0, 15),
-        "malformed_at": st.integers(0, 15),
-        "differ_at": st.integers(0, 60),
-        "shorter": st.integers(0, 60),
-        "usage": st.sampled_from(["last", "finish", "none"]),
-        "newline": st.sampled_from(["\n", "\r\n", "\r"]),
-        "done": st.just(value=False),
-        "finish": st.just(value=False),
-        "status": st.sampled_from([200, 200, 400, 404, 429, 503]),
-        "final_blank_line": st.just(value=False),
-        "finish_reason": st.sampled_from(["error", "abort"]),
-    },
-)
-weather = st.lists(
-    st.tuples(
-        st.sampled_from(
-            [
-                *ENDS,
-                *ENDS,
-                "calm",
-                "not sent",
-                "empty",
-                "another model",
-                "prefill refused",
-                "prefill ignored",
-            ]
-        ),
-        st.floats(0, 1),
-        scripts,
-    ),
-    max_size=6,
-)
-hosts = st.fixed_dictionaries(
-    {
-        "ids": st.sampled_from([None, "plain", "named"]),
-        "prefill": st.sampled_from([None, *SPELLINGS]),
-        "echo": st.sampled_from([None, "whole", "glued", "pieces"]),
-        "keeps": st.sampled_from([None, None, "llama-server"]),
-        "early_stop": st.booleans(),
-        "split": st.booleans(),
-    }
+HOSTS = {
+    "gives ids": {"ids": ["plain", "named"]},
+    "gives ids and prefills": {"ids": ["plain", "named"], "prefill": [*SPELLINGS]},
+    "counts bytes": {"keeps": ["llama-server"], "prefill": [None, *SPELLINGS]},
+    "prefills": {"prefill": [*SPELLINGS]},
+    "knows nothing": {},
+}
+ALWAYS = {
+    "echo": [None, "whole", "glued", "pieces"],
+    "early_stop": [False, False, True],
+    "split": [False, True],
+}
+hosts = st.sampled_from([*HOSTS.values()]).flatmap(
+    lambda kind: st.fixed_dictionaries(
+        {
+            key: st.sampled_from(values)
+            for key, values in {
+                **{key: [None] for key in ("ids", "prefill", "keeps")},
+                **ALWAYS,
+                **kind,
+            }.items()
+        }
+    )
 )
 orders = st.permutations(["cursor", "prefill", "replay", "restart"]).flatmap(
-    lambda names: st.integers(0, 4).map(lambda count: tuple(names[:count]))
+    lambda names: st.integers(1, 4).map(lambda count: tuple(names[:count]))
+)
+CURSORS = ["inclusive", "ignore", "other", "gap", "missing", "refuse", "empty"]
+troubles = st.sampled_from(
+    [
+        *({"cursor": how} for how in 4 * CURSORS),
+        *({"status": status} for status in (400, 404, 429, 503)),
+        *({"error_event_at": at} for at in (0, 3, 9)),
+        *({"malformed_at": at} for at in (0, 3, 9)),
+        *({"differ_at": at} for at in (0, 5, 20, 60)),
+        *({"shorter": at} for at in (0, 5, 20, 60)),
+        {"replay_events": 3},
+        {"shuffle": 4},
+        {"shuffle": 3, "replay_events": 5},
+        {"usage": "finish"},
+        {"newline": "\r\n"},
+        {"newline": "\r"},
+        {"done": False},
+        {"finish": False},
+        {"final_blank_line": False},
+        {"finish_reason": "error"},
+    ]
+)
+blows = st.tuples(
+    st.sampled_from(
+        [
+            *ENDS,
+            *ENDS,
+            "calm",
+            "not sent",
+            "empty",
+            "another model",
+            "prefill refused",
+            "prefill ignored",
+        ]
+    ),
+    st.floats(0, 1),
+    st.lists(troubles, max_size=2).map(
+        lambda several: {key: each[key] for each in several for key in each}
+    ),
+)
+# Something of the answer has come before the weather gets rough.
+first_blows = st.tuples(st.sampled_from([*ENDS]), st.floats(0.2, 0.95), st.just({}))
+weather = st.builds(
+    lambda first, more: [first, *more],
+    st.one_of(first_blows, first_blows, blows),
+    st.lists(blows, max_size=5),
 )
 
 
@@ -134,6 +146,15 @@ def script_of(host, changes):
     )
 
 
+def was_refuted(lab):
+    """Whether the server has said something else when it was asked again."""
+    return any(
+        isinstance(each, Interrupted)
+        and "is not the answer that was delivered" in str(each.error)
+        for each in lab.log
+    )
+
+
 def strike(lab, host, blow, sizes, asked):
     """Play one attempt in this weather."""
     kind, share, changes = blow
@@ -146,10 +167,11 @@ def strike(lab, host, blow, sizes, asked):
     }.get(kind, lambda body: body)
     if kind == "prefill refused":
         changes = {**changes, "prefill": "refuse"}
-    elif kind == "prefill ignored" and asked is GREEDY:
-        # A sampled answer to the question would be taken for the rest of the answer:
-        # that a host knows prefill is the profile's word.
+    elif kind == "prefill ignored" and asked is GREEDY and not was_refuted(lab):
+        # Another answer to the question would be taken for the rest of this one: that a
+        # host knows prefill is the profile's word, which only a greedy model can prove.
         changes = {**changes, "prefill": "ignore", "echo": None}
+    before = len(lab.log)
     lab.run(
         script_of(host, changes),
         share if kind in ENDS else None,
@@ -157,9 +179,18 @@ def strike(lab, host, blow, sizes, asked):
         sizes=sizes,
         change=change,
     )
+    model = "other" if kind == "another model" else "m"
+    for each in lab.log[before:]:
+        if isinstance(each, Resumed) and each.strategy == "cursor":
+            # The same answer, whatever it is called.
+            model = lab.model or model
+        if isinstance(each, Resumed) and each.strategy == "prefill":
+            assert model == lab.model, "one model goes on with the text of another"
+        if isinstance(each, TextDelta):
+            lab.model = model
 
 
-@settings(max_examples=600)
+@settings(max_examples=500)
 @given(
     host=hosts,
     resume=orders,
