@@ -113,6 +113,15 @@ def test_waiting_can_be_watched(reader, simulator, capsys):
     )
 
 
+def test_many_prompts(reader, simulator, capsys):
+    simulator.play(Script(status=400))
+    _run(_example(README, "client.map("), reader)
+    printed = capsys.readouterr().out
+    assert printed.count(ANSWER) == 2
+    assert re.search(r"^[012] .*request_id: ", printed, re.MULTILINE)
+    assert len(simulator.requests) == 3
+
+
 def test_the_whole_text_when_all_is_well(reader):
     _run(_example(README, "except holystream.StreamInterrupted"), reader)
     assert reader["text"] == ANSWER

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from holystream.cli import ask, demo, doctor, resume, simulate, tail
+from holystream.cli import ask, demo, doctor, map as map_file, resume, simulate, tail
 from holystream.cli.console import OutputFailed, ReaderGone, say, silence_stdout
 from holystream.cli.exits import (
     FAILED,
@@ -31,6 +31,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "ask": ask,
+    "map": map_file,
     "resume": resume,
     "tail": tail,
     "demo": demo,

@@ -1,0 +1,326 @@
+"""``holystream map``: its lines in and out, its end by any means, and going on."""
+
+from __future__ import annotations
+
+import collections
+import json
+import signal
+import stat
+import subprocess
+import time
+
+import pytest
+
+from holystream.cli import prompts, results
+from holystream.simulator import Script
+
+
+@pytest.fixture
+def files(tmp_path):
+    return tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def words(sim, files):
+    """The command over these files."""
+
+    def made(*others, out=True):
+        given, output = files
+        more = ("--out", str(output)) if out else ()
+        host = ("--model", "m", "--base-url", sim.base_url)
+        return ("map", str(given), *more, *host, *others)
+
+    return made
+
+
+def write(path, *items):
+    path.write_text("".join(f"{json.dumps(item)}\n" for item in items))
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def lines_in(path):
+    return path.read_bytes().count(b"\n")
+
+
+def until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_a_line_for_each_item(run, words, files):
+    given, out = files
+    write(
+        given,
+        "echo:a",
+        {"prompt": "echo:b", "id": "bee"},
+        {"messages": [{"role": "user", "content": "echo:c"}], "id": 3},
+    )
+    result = run(*words())
+    assert (result.status, result.out) == (0, "")
+    assert result.err.endswith("holystream: 3 done\n")
+    found = {record["index"]: record for record in read(out)}
+    assert [found[n]["text"] for n in range(3)] == ["a", "b", "c"]
+    assert [found[n].get("id") for n in range(3)] == [None, "bee", 3]
+    assert found[0]["finish_reason"] == "stop"
+    assert found[0]["guarantee"] == "SINGLE"
+    assert found[0]["usage"]["completion_tokens"] > 0
+
+
+def test_without_out_the_lines_go_to_stdout(run, words, sim):
+    result = run("map", "-", *words(out=False)[2:], given=b'"echo:a"\n\n"echo:b"\n')
+    lines = [json.loads(line) for line in result.out.splitlines()]
+    assert sorted(line["text"] for line in lines) == ["a", "b"]
+    assert result.status == 0
+
+
+def test_any_text_is_a_line(run, words, files):
+    given, out = files
+    text = "naïve \N{GRINNING FACE}\u2028\x85\n\x00 \\"
+    write(given, f"echo:{text}")
+    run(*words())
+    assert out.read_bytes().count(b"\n") == 1
+    assert read(out)[0]["text"] == text
+
+
+def test_options_reach_the_requests(run, words, files, sim):
+    write(files[0], {"prompt": "echo:a", "max_tokens": 5, "model": "own"}, "echo:b")
+    given = ("--max-tokens", "9", "--temperature", "0", "--seed", "3")
+    assert run(*words(*given, "--concurrency", "1")).status == 0
+    one, other = [request.json for request in sim.requests]
+    assert (one["model"], one["max_tokens"]) == ("own", 5)
+    assert (other["model"], other["max_tokens"]) == ("m", 9)
+    assert other["temperature"] == 0
+    assert other["seed"] == 3
+
+
+def test_what_is_done_is_not_asked_again(run, words, files, sim):
+    given, out = files
+    write(given, *[f"echo:{n}" for n in range(5)])
+    run(*words())
+    before = out.read_bytes()
+    write(given, *[f"echo:{n}" for n in range(7)])
+    result = run(*words())
+    assert (result.status, len(sim.requests)) == (0, 7)
+    assert "2 done, 5 done before" in result.err
+    assert out.read_bytes().startswith(before)
+    assert sorted(record["index"] for record in read(out)) == list(range(7))
+
+
+def test_what_failed_is_tried_again_and_has_one_line(run, words, files, sim):
+    given, out = files
+    write(given, *[f"echo:{n}" for n in range(5)])
+    out.touch(mode=0o640)
+    sim.play(Script(status=400, times=2))
+    result = run(*words("--concurrency", "1"))
+    assert result.status == 1
+    assert "3 done, 2 failed" in result.err
+    assert "line 1 failed: BadRequest" in result.err
+    failed = [record["error"] for record in read(out) if "error" in record]
+    assert [error["type"] for error in failed] == ["BadRequest"] * 2
+    assert all(error["message"] for error in failed)
+    assert run(*words()).status == 0
+    assert sorted(record["text"] for record in read(out)) == list("01234")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o640
+    assert set(out.parent.iterdir()) == {given, out}
+
+
+def test_a_text_that_broke_off_is_kept_with_its_error(run, words, files, sim):
+    write(files[0], "hello")
+    sim.play(Script(cut_at=3000, sampling=True, times=0))
+    run(*words("--resume", "replay", "--timeout", "20"))
+    (found,) = read(files[1])
+    assert "text" not in found
+    assert found["error"]["type"] == "StreamInterrupted"
+    assert found["error"]["partial_text"]
+
+
+def test_mistakes_are_failures_and_nothing_is_sent_for_them(run, words, files, sim):
+    given, out = files
+    given.write_bytes(
+        b"\xef\xbb\xbf"
+        + b"\n".join(
+            [
+                *(
+                    b"not JSON",
+                    b"5",
+                    b'{"promt": 1}',
+                    b'{"prompt": "a", "messages": []}',
+                ),
+                *(b'{"prompt": "a", "id": [1]}', b"{}", b"\xff", b"[" * 9999),
+                *(b"", b'{"prompt": ""}', b'"echo:right"'),
+            ]
+        )
+    )
+    result = run(*words())
+    assert result.status == 1
+    found = read(out)
+    assert [record["text"] for record in found if "text" in record] == ["right"]
+    assert {record["error"]["type"] for record in found if "error" in record} == {
+        "InvalidRequest"
+    }
+    assert len(found) == 10
+    assert len(sim.requests) == 1
+
+
+def test_fail_fast_ends_with_the_status_of_the_failure(run, words, files, sim):
+    given, out = files
+    write(given, *[f"echo:{n}" for n in range(50)])
+    sim.play(Script(status=401, times=0))
+    result = run(*words("--fail-fast", "--concurrency", "1"))
+    assert result.status == 3
+    assert len(read(out)) == 1
+    assert len(sim.requests) <= 3
+
+
+def test_the_same_id_twice_is_refused(run, words, files):
+    write(files[0], *({"prompt": "echo:a", "id": 1} for _ in range(2)))
+    result = run(*words())
+    assert result.status == 2
+    assert "lines 1 and 2 have the same id" in result.err
+
+
+def test_the_answers_to_another_input_are_left(run, words, files):
+    given, out = files
+    write(given, "echo:a", "echo:b")
+    run(*words())
+    before = out.read_bytes()
+    write(given, "echo:b", "echo:a")
+    result = run(*words())
+    assert result.status == 2
+    assert "line 1 is not what" in result.err
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"# A readme\n",
+        b"no line end",
+        b'{"index": 0}\n',
+        b'{"index": 0, "item": "x", "text": "a"}\nrubbish\n{"ind',
+        b"\0\0\0\0",
+        b'["index"]\n',
+    ],
+)
+def test_a_file_of_something_else_is_left_as_it_is(run, words, files, sim, content):
+    given, out = files
+    write(given, "echo:a")
+    out.write_bytes(content)
+    result = run(*words())
+    assert result.status == 3
+    assert "is left as it is" in result.err
+    assert out.read_bytes() == content
+    assert sim.requests == ()
+
+
+def test_an_output_is_written_by_one_process(  # noqa: PLR0917 - fixtures
+    sim, start, finish, words, files, run
+):
+    write(files[0], "echo:a")
+    sim.play(Script(stall_headers=True))
+    first = start(*words())
+    assert sim.wait_until(lambda: len(sim.requests) == 1)
+    second = run(*words())
+    assert second.status == 3
+    assert "another process is writing" in second.err
+    first.send_signal(signal.SIGINT)
+    assert finish(first).status == 130
+
+
+@pytest.mark.parametrize(
+    ("given", "out", "complaint"),
+    [
+        ("missing", "out", "no file of prompts"),
+        (".", "out", "no file of prompts"),
+        ("there", "there", "the file of the prompts"),
+        ("there", "/dev/null", "must be a file"),
+        ("there", "no/such/folder", "No such file"),
+    ],
+)
+def test_files_that_cannot_be(  # noqa: PLR0917 - fixtures
+    run, sim, tmp_path, given, out, complaint
+):
+    write(tmp_path / "there", "echo:a")
+    result = run(
+        *("map", given, "--out", out, "--model", "m", "--base-url", sim.base_url),
+        cwd=tmp_path,
+    )
+    assert result.status in {1, 2, 3}
+    assert complaint in result.err
+    assert sim.requests == ()
+
+
+def test_a_ctrl_c_ends_it_cleanly(sim, start, finish, words, files):
+    given, out = files
+    write(given, *[f"echo:{n}" for n in range(20)])
+    sim.play(*[Script()] * 5, Script(stall_headers=True, times=0))
+    process = start(*words("--concurrency", "2"))
+    assert sim.wait_until(lambda: len(sim.requests) == 7)
+    until(lambda: len(read(out)) == 5)
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert result.status == 130
+    assert "stopped by Ctrl-C: 5 done; the same command goes on" in result.err
+    assert len(read(out)) == 5
+
+
+def test_killed_at_any_moment_each_item_is_there_once(sim, start, run, words, files):
+    """Killed again and again, amid its work: then it is let to end."""
+    given, out = files
+    write(given, *[f"echo:{n}" for n in range(60)])
+    for kills in range(1, 6):
+        process = start(*words("--concurrency", "4"), stderr=subprocess.DEVNULL)
+        until(lambda least=9 * kills: out.exists() and lines_in(out) >= least)
+        process.kill()
+        process.wait()
+    asked = len(sim.requests)
+    assert run(*words()).status == 0
+    found = read(out)
+    assert collections.Counter(record["index"] for record in found) == dict.fromkeys(
+        range(60), 1
+    )
+    assert all(record["text"] == str(record["index"]) for record in found)
+    # What was done was kept: only what was on its way is asked again.
+    assert asked <= 60 + 5 * 12
+
+
+def completion_line(index):
+    line = prompts.parse(f'"echo:{index}"'.encode(), index, index + 1)
+    return results.record(line, None, ValueError("no")).replace(
+        b'"error": {"type": "ValueError", "message": "no"}', b'"text": "%d"' % index
+    )
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_line_torn_at_any_byte_is_taken_off(tmp_path, failed):
+    path = tmp_path / "out.jsonl"
+    before = completion_line(0)
+    line = prompts.parse(b'"echo:1"', 1, 2)
+    last = completion_line(1)
+    other = results.record(line, None, ValueError("no")) if failed else b""
+    for size in range(len(last) + 1):
+        path.write_bytes(before + other + last[:size])
+        with results.Results(str(path)) as found:
+            assert found.has(line) == (size >= len(last) - 1)
+            if not found.has(line):
+                found.write(last)
+        assert path.read_bytes() == before + last
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_ends_it_with_a_sentence(run, words, files, sim):
+    """A limit on the size of files, which is met amid a line."""
+    given, out = files
+    write(given, *[f"echo:{n}" for n in range(50)])
+    through = ("bash", "-c", 'ulimit -f 2; exec "$@"', "-")
+    result = run(*words(), through=through)
+    assert result.status == 1
+    assert "File too large" in result.err
+    assert out.stat().st_size <= 2048
+    assert run(*words()).status == 0
+    assert sorted(record["index"] for record in read(out)) == list(range(50))
