@@ -385,6 +385,7 @@ class Exchange:
     def shut_out(self, error: StreamError, now: float) -> list[StreamEvent]:
         """Take note that no endpoint takes the attempt; decide what follows."""
         self.describe(error)
+        error.__cause__ = self.fault_error
         if not self.transcript.delivered:
             self.error = error
             return []

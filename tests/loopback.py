@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 import trustme
 
-from holystream import Client, RetryPolicy, Timeouts
+from holystream import BreakerPolicy, Client, RetryBudget, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +33,18 @@ ONCE = RetryPolicy(attempts=1)
 
 
 def client_for(base_url: str, **options) -> Client:
-    """Return a client that is patient and tries once, unless told otherwise."""
-    settings = {"timeout": PATIENT, "retry": ONCE, "model": "sim", **options}
+    """Return a client that is patient and tries once, unless told otherwise.
+
+    Its endpoint may fail as often as a test likes: no breaker sends its streams away.
+    """
+    settings = {
+        "timeout": PATIENT,
+        "retry": ONCE,
+        "breaker": BreakerPolicy(failures=1_000_000),
+        "retry_budget": RetryBudget(floor=1e6),
+        "model": "sim",
+        **options,
+    }
     return Client(KEY, provider="openai-compatible", base_url=base_url, **settings)
 
 
