@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import pickle
+import signal
 import threading
 import traceback
 import weakref
@@ -302,6 +303,27 @@ def test_a_handler_that_asks_and_tells_at_any_moment():
         assert len(told) == 2 + strike.struck
 
 
+def in_a_child(work):
+    """Do something in a forked child; return what went wrong there, or ""."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a lock that nobody releases ends it
+        complaint = ""
+        try:
+            work()
+        except BaseException:  # noqa: BLE001 - it must not get out of the child
+            complaint = traceback.format_exc()
+        finally:
+            os.write(writing, complaint.encode()[-60_000:])
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        complaint = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    return complaint or (f"it ended with status {status}" if status else "")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_child_counts_from_zero_with_fresh_locks():
@@ -338,21 +360,7 @@ def test_a_child_counts_from_zero_with_fresh_locks():
         assert metrics.retries == {"unknown": 1}
         assert len(told) == before + 2
 
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        complaint = ""
-        try:
-            in_the_child()
-        except BaseException:  # noqa: BLE001 - it must not get out of the child
-            complaint = traceback.format_exc()
-        finally:
-            os.write(writing, complaint.encode()[-60_000:])
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        complaint = pipe.read().decode()
-    os.waitpid(child, 0)
+    complaint = in_a_child(in_the_child)
     leave.set()
     counting.join()
     assert not complaint, complaint
