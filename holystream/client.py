@@ -131,7 +131,6 @@ class Client:
         verify: As in requests: the path of a CA bundle, or True for the default.
 
     Attributes:
-        pool: The pool, for its statistics.
         telemetry: Hands a record of each attempt and each stream to your hooks.
 
     Raises:
@@ -197,7 +196,7 @@ class Client:
             resume=resume,
             min_guarantee=min_guarantee,
         )
-        self.pool = (
+        permits = (
             PrioritySemaphore(DEFAULT_PERMITS) if pool is None else checked_pool(pool)
         )
         self.telemetry = Telemetry()
@@ -207,9 +206,9 @@ class Client:
             router=self._router,
             budget=checked_budget(retry_budget) or RetryBudget(clock=_now),
             telemetry=self.telemetry,
-            pool=self.pool,
+            pool=permits,
             transport=HttpTransport(
-                connections=self.pool.limit,
+                connections=permits.limit,
                 user_agent=_user_agent(),
                 verify=checked_verify(verify),
             ),
@@ -627,6 +626,11 @@ class Client:
         return self._builder.event_source(
             feed, request, body, queue_timeout=limits.queue
         )
+
+    @property
+    def pool(self) -> PrioritySemaphore:
+        """The pool: how many permits are in use, and who waits for one."""
+        return self._builder.pool
 
     def metrics(self) -> ClientMetrics:
         """Return how things stand: streams, pool, endpoints, breakers and budget.

@@ -18,7 +18,7 @@ from django.urls import path
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 import holystream
-from holystream import Guarantee, PrioritySemaphore
+from holystream import Client, Guarantee, PrioritySemaphore
 from holystream.simulator import Script
 
 SOON = 10.0
@@ -142,8 +142,11 @@ def test_an_answer_that_breaks_off_breaks_off_the_response(simulator, site):
 
 
 @pytest.mark.parametrize("application", [flask_application, django_application])
-def test_a_viewer_who_leaves_ends_the_stream(simulator, client, application):
-    client.pool = pool = PrioritySemaphore(1)
+def test_a_viewer_who_leaves_ends_the_stream(simulator, application):
+    pool = PrioritySemaphore(1)
+    client = Client(
+        "sk-0123456789abcdef", base_url=simulator.base_url, model="sim", pool=pool
+    )
     gate, ended = threading.Semaphore(0), threading.Event()
     simulator.play(Script(gate=gate))
     gate.release(2)

@@ -12,12 +12,14 @@ import pytest
 from strikes import interrupt, moments
 
 from holystream import (
+    BreakerPolicy,
     Client,
     Connected,
     Overloaded,
     PrioritySemaphore,
     QueueFull,
     QueueTimeout,
+    RetryBudget,
     RetryPolicy,
     StreamCancelled,
     StreamError,
@@ -31,7 +33,10 @@ OURS = (
     "holystream/driver.py",
     "holystream/gapless.py",
     "holystream/clocks.py",
-    "holystream/resilience/pool.py",
+    *(
+        f"holystream/resilience/{name}.py"
+        for name in ("pool", "permits", "granting", "waiting", "lanes", "seats")
+    ),
 )
 NEAR = (
     *OURS,
@@ -52,7 +57,15 @@ def sim():
 @pytest.fixture
 def asking(sim):
     retry = RetryPolicy(attempts=2, base=0.001, cap=0.002)
-    with Client("sk-0123456789", base_url=sim.base_url, model="sim", retry=retry) as it:
+    with Client(
+        "sk-0123456789",
+        base_url=sim.base_url,
+        model="sim",
+        retry=retry,
+        # It fails on purpose, and often.
+        breaker=BreakerPolicy(failures=1_000_000),
+        retry_budget=RetryBudget(floor=1e6),
+    ) as it:
         yield it
 
 
