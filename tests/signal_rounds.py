@@ -12,9 +12,11 @@ import signal
 import sys
 
 from holystream import (
+    BreakerPolicy,
     Client,
     PrioritySemaphore,
     QueueTimeout,
+    RetryBudget,
     RetryPolicy,
     StreamCancelled,
 )
@@ -71,7 +73,13 @@ def main(scene: str, rounds: int, seed: int) -> None:
     with Simulator(length=3) as sim:
         client = Client("sk-0123456789", base_url=sim.base_url, model="sim")
         client_of_none = Client(
-            "sk-0123456789", base_url=sim.base_url, model="sim", retry=PATIENT
+            "sk-0123456789",
+            base_url=sim.base_url,
+            model="sim",
+            retry=PATIENT,
+            # It fails on purpose, and often.
+            breaker=BreakerPolicy(failures=1_000_000),
+            retry_budget=RetryBudget(floor=1e6),
         )
         for _ in range(rounds):
             full = PrioritySemaphore(1)
