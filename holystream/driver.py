@@ -343,7 +343,7 @@ class Driver(Generic[Message, Event]):
         self._attempts.ended(error, self._now())
         if self._recorder is not None:
             self._recorder.end(error)
-            if self._recorder.owns:
+            if self._recorder.owns and self._recorder not in self._abandoned:
                 # It could not be let go of: the client's next stream tries again.
                 self._abandoned.append(self._recorder)
 

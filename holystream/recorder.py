@@ -72,6 +72,8 @@ class Recorder:
         self._request = request
         self._claim = claim
         self._records = True
+        # The claim could not be given back: the client's next call tries again.
+        self._kept = False
         self._held: list[StreamEvent] = []
         # Characters of the first answer that are held, and that are stored.
         self._characters = 0
@@ -119,7 +121,7 @@ class Recorder:
 
         What cannot be stored by now is only logged: the stream ends for another reason.
         """
-        if self._claim is None:
+        if self._claim is None or self._kept:
             return
         try:
             if self._held:
@@ -148,6 +150,8 @@ class Recorder:
         try:
             self._journal.release(self._claim)
         except JournalError as error:
+            # Each try may take as long as another process holds the lock: not at once.
+            self._kept = True
             _log.warning("a stream stays claimed for now: %s", error)
         else:
             self._claim = None

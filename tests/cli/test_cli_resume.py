@@ -123,9 +123,7 @@ def test_nothing_is_recorded_unasked(run, sim, tmp_path, environment):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_provider_is_the_one_it_was_begun_with(
-    run, ask, path, sim, environment
-):
+def test_the_provider_is_the_one_it_was_begun_with(run, ask, path, sim, environment):
     environment["VLLM_API_KEY"] = environment["HOLYSTREAM_API_KEY"]
     run(*ask("--provider", "vllm", "--stream-id", "v", "echo:Hello"))
     other = run("resume", "v", "--journal", path, "--base-url", sim.base_url)

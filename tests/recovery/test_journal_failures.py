@@ -234,6 +234,26 @@ class TestStrict:
             assert words.startswith(f"no room. Of stream '{stream_id}' 0 characters")
             assert words.count("Of stream") == 1
 
+    def test_a_lock_is_not_waited_for_again_and_again(self, connect):
+        class Locked(MemoryJournal):
+            tries = 0
+
+            def append(self, *_, **__):
+                raise JournalUnavailable("locked")
+
+            def release(self, claim):
+                self.tries += 1
+                raise JournalUnavailable("locked")
+
+        journal = Locked()
+        client = connect(journal=journal)
+        with begin(client) as stream, pytest.raises(JournalUnavailable):
+            stream.until_done()
+        stream.close()
+        assert journal.tries == 1
+        client.close()
+        assert journal.tries == 2
+
 
 class TestBestEffort:
     @pytest.fixture
