@@ -29,7 +29,7 @@ _STAMP = "0" * DIGITS
 _HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
 
 
-def _template() -> tuple[bytes, bytes]:
+def template() -> tuple[bytes, bytes]:
     event = _answer.server_sent_events(1)[1]
     chunk = json.loads(event[len(b"data: ") :])
     chunk["choices"][0]["delta"]["content"] = _STAMP
@@ -40,13 +40,13 @@ def _template() -> tuple[bytes, bytes]:
 
 def serve(connection: socket.socket) -> None:
     """Answer the requests of one connection."""
-    head, tail = _template()
+    head, tail = template()
     size = len(head) + DIGITS + len(tail)
     ending = b"".join(_answer.server_sent_events(0)[1:])
     with connection, contextlib.suppress(ConnectionError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while request := _request(connection):
-            framing, pace, events = request[0], int(request[1]) / 1e6, int(request[2])
+        while asked := request(connection):
+            framing, pace, events = asked[0], int(asked[1]) / 1e6, int(asked[2])
             body = size * events + len(ending)
             before, after = b"", b""
             if framing == CHUNKED:
@@ -75,7 +75,7 @@ def serve(connection: socket.socket) -> None:
                 return
 
 
-def _request(connection: socket.socket) -> list[str] | None:
+def request(connection: socket.socket) -> list[str] | None:
     received = b""
     while (end := received.find(b"\r\n\r\n")) < 0:
         data = connection.recv(65536)
