@@ -18,6 +18,9 @@ from holystream import (
     Finished,
     Guarantee,
     Interrupted,
+    Map,
+    MapItem,
+    MapResult,
     Permit,
     Phase,
     PoolStatistics,
@@ -31,6 +34,7 @@ from holystream import (
     Stream,
     StreamError,
     StreamInterrupted,
+    StreamOptions,
     StreamState,
     TextDelta,
     Timeouts,
@@ -75,6 +79,23 @@ def make_streams(client: Client) -> Stream:
     client.stream("Hello", temperature="0")  # type: ignore[arg-type]
     client.stream(b"Hello")  # type: ignore[arg-type]
     return client.stream("Hello", deadline=5, resume=(), retry=RetryPolicy(attempts=1))
+
+
+def make_maps(client: Client) -> Map:
+    assert_type(client.complete("Hello", temperature=0, priority="high"), Completion)
+    client.complete("Hello", colour="red")  # type: ignore[call-arg]
+    client.complete("Hello", temperature="0")  # type: ignore[arg-type]
+    options: StreamOptions = {"model": "m", "resume": ("replay",)}
+    client.complete("Hello", **options)
+    item = MapItem([{"role": "user", "content": "Hello"}], id=7, options=options)
+    for result in client.map(["Hello", item], order="input", model="m"):
+        assert_type(result, MapResult)
+        assert_type(result.completion, Completion | None)
+        assert_type(result.text, str)
+    client.map(["Hello"], order="random")  # type: ignore[arg-type]
+    client.map(["Hello"], stream_id="one")  # type: ignore[call-arg]
+    client.map(["Hello"], on_progress=print)
+    return client.map((str(n) for n in range(9)), concurrency=3, progress=True)
 
 
 def read(stream: Stream) -> str:

@@ -57,8 +57,7 @@ class Lines:
         now = ended and (ended % self._every == 0 or ended == self._total)
         if not (self._same or now):
             return
-        of = "" if self._total is None else f" of {self._total}"
-        line = f"{done}{of} done" + (f", {failed} failed" if failed else "")
+        line = _counts(done, failed, self._total)
         self._open = "\n" if self._same else ""
         _write(f"\r{line}" if self._same else f"{line}\n")
 
@@ -66,6 +65,11 @@ class Lines:
         """End the line."""
         ending, self._open = self._open, ""
         _write(ending)
+
+
+def _counts(done: int, failed: int, total: int | None) -> str:
+    of = "" if total is None else f" of {total}"
+    return f"{done}{of} done" + (f", {failed} failed" if failed else "")
 
 
 def _write(text: str) -> None:
@@ -85,6 +89,7 @@ class RichBar:
 
         # Without its thread that redraws ten times a second.
         self._progress: Any = Progress(console=Console(stderr=True), auto_refresh=False)
+        self._total = total
         self._task = self._progress.add_task("", total=total)
 
     def show(self, done: int, failed: int) -> None:
@@ -93,7 +98,7 @@ class RichBar:
         self._progress.update(
             self._task,
             completed=done + failed,
-            description=f"{failed} failed" if failed else "",
+            description=_counts(done, failed, self._total),
             refresh=True,
         )
 
