@@ -79,7 +79,7 @@ def failed(number=1, error="ConnectionLost", **changes):
 
 
 # Halves of a power of two, so that sums are exact in any order.
-seconds = st.integers(0, 1 << 20).map(lambda number: number / 1024)
+seconds = st.just(0.0) | st.integers(0, 1 << 20).map(lambda number: number / 1024)
 names = st.sampled_from(["a", "b", 'q"\\\n', "\N{SNOWMAN}"])
 errors = st.sampled_from(["ConnectionLost", "IdleTimeout"])
 counts = st.integers(0, 1_000)
