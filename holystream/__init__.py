@@ -111,6 +111,7 @@ from holystream.providers.registry import profile
 from holystream.resilience.budget import RetryBudget
 from holystream.resilience.circuit import BreakerPolicy
 from holystream.resilience.endpoints import Endpoint
+from holystream.resilience.holders import HeldPermit, PermitHolder
 from holystream.resilience.pool import Permit, PoolStatistics, PrioritySemaphore
 from holystream.resilience.retry import RetryPolicy
 from holystream.stream import Stream, TextStream
@@ -148,6 +149,7 @@ __all__ = [
     "FirstTokenTimeout",
     "Guarantee",
     "GuaranteeNotMet",
+    "HeldPermit",
     "HolystreamError",
     "Hooks",
     "IdleTimeout",
@@ -174,6 +176,7 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "Permit",
+    "PermitHolder",
     "Phase",
     "PoolError",
     "PoolStatistics",

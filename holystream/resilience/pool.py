@@ -1,179 +1,77 @@
-"""The right to hold a connection: a bounded semaphore with a bounded, fair queue.
+"""A bounded semaphore for connections, with bounded, fair queues before it.
 
-A `Permit` is granted at once while fewer than ``limit`` are held; otherwise the caller
-waits its turn. The thread that gives a permit back hands it to the next waiter itself,
-while it holds the mutex, and wakes that one thread: nobody overtakes the queue, and
-nobody is woken in vain.
-
-Invariants, true whenever the mutex is free:
-
-- at most ``limit`` permits are held;
-- while anybody waits, all of them are held;
-- a waiter is in the queue, or was granted its permit, or gave up: never two of these.
-
-Lock order: the mutex is the only lock that is ever waited for. Each waiter sleeps on a
-lock of its own, which is released, never awaited, by whoever wakes it. Nothing that
-belongs to a caller runs under the mutex. A finaliser or a signal handler may run in a
-thread that holds the mutex: what is returned is queued, and the mutex taken only if it
-is free. Whoever has held it takes back what was queued meanwhile, before it leaves.
-
-The four priorities are checked and kept, but served first in, first out for now: until
-the weighted lanes arrive they make no difference.
+A `Permit` is granted at once while one is free and nobody waits; that takes no lock
+(seats.py). Otherwise the caller sleeps (waiting.py) until it has its turn (lanes.py).
+Whoever gives a permit back hands it to the next waiter itself and wakes that one thread
+(granting.py): nobody overtakes the queue, and nobody is woken in vain.
 """
 
 from __future__ import annotations
 
-import collections
-import dataclasses
-import itertools
-import os
+import math
+import random
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Self
 
 from holystream.clocks import check_seconds
 from holystream.errors import (
-    ConfigurationError,
     InvalidRequest,
     QueueFull,
     QueueTimeout,
     StreamCancelled,
 )
-from holystream.gapless import unlock
+from holystream.resilience import forks, holders
+from holystream.resilience.granting import PRIORITIES, Grants
+from holystream.resilience.holders import PoolStatistics, Priority
+from holystream.resilience.lanes import Lanes, Waiter, check_share, check_whole
+from holystream.resilience.permits import Permit
+from holystream.resilience.pressure import Pressure
+from holystream.resilience.waiting import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-    from typing import Self
+    from collections.abc import Callable, Mapping
 
     from holystream.clocks import CancelToken
+    from holystream.resilience.holders import HeldPermit, PermitHolder
+    from holystream.resilience.lanes import Order
 
-Priority: TypeAlias = Literal["critical", "high", "normal", "low"]
-"""What a request may claim of the queue."""
+__all__ = ["PRIORITIES", "Permit", "PoolStatistics", "Priority", "PrioritySemaphore"]
 
-PRIORITIES: Final[frozenset[str]] = frozenset({"critical", "high", "normal", "low"})
-
+HERD: Final = 1.0
+"""Seconds of a timeout from which on it has jitter."""
 QUEUE_PER_PERMIT: Final = 10
 """Waiters that the queue has room for, for each permit, unless told otherwise."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PoolStatistics:
-    """What a pool is doing and has done since it was made, or since a fork.
-
-    Attributes:
-        limit: Permits in all.
-        in_use: Permits that are held.
-        queued: Callers that wait.
-        max_queue: Callers that may wait.
-        oldest: Seconds since the permit held longest was granted; None if none is.
-        granted: Permits granted so far.
-        waited: Of these, the ones that had to be waited for.
-        refused: Callers turned away because the queue was full.
-        timeouts: Callers that waited in vain.
-        cancels: Callers that were cancelled in the queue.
-    """
-
-    limit: int
-    in_use: int
-    queued: int
-    max_queue: int
-    oldest: float | None
-    granted: int
-    waited: int
-    refused: int
-    timeouts: int
-    cancels: int
-
-
-class Permit:
-    """The right to hold one connection, until `release`.
-
-    A context manager. Any thread may release it, any number of times. One that is lost
-    without being released goes back to the pool when it is collected.
-
-    Attributes:
-        serial: Its number, unique in the pool.
-        priority: The priority it was acquired with.
-    """
-
-    __slots__ = ("_pool", "priority", "serial")
-
-    def __init__(
-        self, pool: PrioritySemaphore, serial: int, priority: Priority
-    ) -> None:
-        self._pool = pool
-        self.serial = serial
-        self.priority = priority
-
-    @property
-    def held(self) -> bool:
-        """Whether it was granted, in this process, and not yet released."""
-        return self._pool._is_held(self.serial)  # noqa: SLF001 - one unit
-
-    def release(self) -> None:
-        """Give the permit back; the second time, nothing happens.
-
-        It never waits: a finaliser or a signal handler may do it as well.
-        """
-        self._pool._release(self.serial)  # noqa: SLF001 - one unit
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._pool._release(self.serial)  # noqa: SLF001 - one unit
-
-    def __del__(self) -> None:
-        # An exception out of a signal handler (Ctrl-C) may strike after the grant and
-        # before the caller has stored the permit. No `try` can close that gap; the
-        # reference count does.
-        try:
-            if self.serial in self._pool._held:  # noqa: SLF001 - one unit
-                self._pool._release(self.serial)  # noqa: SLF001 - one unit
-        except AttributeError:
-            pass  # it struck in __init__: nothing was granted
-
-    def __repr__(self) -> str:
-        return f"<Permit {self.serial} {'held' if self.held else 'not held'}>"
-
-
-class _Waiter:
-    """A place in the queue. ``granted`` is written under the mutex, once."""
-
-    __slots__ = ("granted", "permit", "turn")
-
-    def __init__(self, permit: Permit) -> None:
-        self.permit = permit
-        self.granted = False
-        # Released by whoever wakes this waiter; acquired by the waiter alone.
-        self.turn = threading.Lock()
-        self.turn.acquire()
-
-    def wake(self) -> None:
-        """End the waiter's sleep. May be called more than once, from any thread."""
-        # A grant and a cancellation may both arrive, and the second finds the lock
-        # open. That wake-up is not needed: the waiter looks at both in any case.
-        unlock(self.turn)
-
-
 class PrioritySemaphore:
-    """Permits for at most ``limit`` connections, and a queue for those who wait.
+    """Permits for at most ``limit`` connections, and queues for those who wait.
 
-    Thread-safe; a forked child begins with all permits free and nobody waiting.
+    Four priorities share the permits by their weights while all of them have waiters,
+    so that none starves; within one it is first in, first out. Thread-safe; clients may
+    share one. A forked child begins with all permits free and nobody waiting.
 
     Args:
         limit: Permits in all.
         max_queue: Callers that may wait; ten times ``limit`` by default.
         timeout: Seconds that a caller waits unless it says otherwise; 60, as
             ``Timeouts.queue``.
+        jitter: A wait may end early, by at most this share of its timeout, at random:
+            callers that came together do not give up, and come back, together. Waits
+            of less than a second are exact.
+        order: "weighted", or "strict": the most urgent first, always, even if others
+            never get a turn.
+        weights: Shares by priority; ``{"critical": 8, "high": 4, "normal": 2,
+            "low": 1}``, and those not given stay so.
+        reserve: The share of the permits, rounded to whole ones, that only "critical"
+            may have. All priorities share the rest.
+        on_backpressure: Is called with True when four fifths of the permits have come
+            into use, and with False when no more than three fifths are. It runs outside
+            of all locks, in whatever acquires or releases: it must be quick. What it
+            raises is logged.
         clock: Monotonic seconds.
+        rng: Where jitter comes from; the generator of `random` by default.
 
     Raises:
         ConfigurationError: One of them cannot be used.
@@ -181,20 +79,17 @@ class PrioritySemaphore:
 
     __slots__ = (
         "__weakref__",
-        "_cancels",
         "_clock",
-        "_granted",
-        "_held",
+        "_grants",
+        "_jitter",
         "_limit",
         "_max_queue",
-        "_mutex",
-        "_refused",
-        "_returned",
-        "_serials",
+        "_on_backpressure",
+        "_order",
+        "_random",
+        "_reserve",
         "_timeout",
-        "_timeouts",
-        "_waited",
-        "_waiting",
+        "_weights",
     )
 
     def __init__(
@@ -203,253 +98,290 @@ class PrioritySemaphore:
         *,
         max_queue: int | None = None,
         timeout: float = 60.0,
+        jitter: float = 0.1,
+        order: Order = "weighted",
+        weights: Mapping[Priority, int] | None = None,
+        reserve: float = 0.0,
+        on_backpressure: Callable[[bool], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
-        _check_whole(limit, "limit", 1)
-        if max_queue is None:
-            max_queue = QUEUE_PER_PERMIT * limit
-        _check_whole(max_queue, "max_queue", 0)
+        check_whole(limit, "the pool's limit", 1)
+        if max_queue is not None:
+            check_whole(max_queue, "the pool's max_queue", 0)
         check_seconds(timeout, "the pool's timeout")
+        check_share(jitter, "the pool's jitter")
+        check_share(reserve, "the pool's reserve")
         self._limit = limit
         self._max_queue = max_queue
         self._timeout = timeout
+        self._jitter = jitter
+        self._order: Order = order
+        self._weights = dict(weights or {})
+        self._reserve = reserve
+        self._on_backpressure = on_backpressure
         self._clock = clock
-        # Never starts anew: a permit that a fork left behind stays unknown for good.
-        self._serials = itertools.count()
-        self._reset()
-        _pools.add(self)
+        self._random = random.random if rng is None else rng.random
+        self._begin()
+        forks.register(self)
 
-    def _reset(self) -> None:
-        # Guards everything below but _returned.
-        self._mutex = threading.Lock()
-        # Serial of each permit held -> when it was granted; the oldest comes first.
-        # Not the permits themselves, which must be free to be collected.
-        self._held: dict[int, float] = {}
-        # Ordered, with removal from the middle in constant time.
-        self._waiting: collections.OrderedDict[_Waiter, None] = (
-            collections.OrderedDict()
+    @classmethod
+    def browser(cls) -> Self:
+        """Return a pool with a browser's bounds: 6 connections, 100 in the queue."""
+        return cls(6, max_queue=100)
+
+    @classmethod
+    def server(cls) -> Self:
+        """Return a pool for a server process: 50 connections, 500 in the queue."""
+        return cls(50)
+
+    def _begin(self) -> None:
+        self._grants = Grants(
+            self._limit,
+            reserve=self._reserve,
+            lanes=Lanes(self._order, self._weights),
+            pressure=Pressure(self._on_backpressure),
+            clock=self._clock,
         )
-        # Serials that were given back and not taken back yet. Appending takes no lock.
-        self._returned: collections.deque[int] = collections.deque()
-        self._granted = 0
-        self._waited = 0
-        self._refused = 0
-        self._timeouts = 0
-        self._cancels = 0
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: threads, permits and connections are the parent's."""
+        self._grants.stale = True
+        self._grants.pressure.mute()
+        self._begin()
 
     @property
     def limit(self) -> int:
         """Permits in all."""
         return self._limit
 
+    @property
+    def max_queue(self) -> int:
+        """Callers that may wait."""
+        if self._max_queue is None:
+            return QUEUE_PER_PERMIT * self._limit
+        return self._max_queue
+
+    @property
+    def backpressure(self) -> bool:
+        """Whether the pool is nearly full, and new work had better wait.
+
+        It begins with four fifths of the permits in use, and ends with three fifths.
+        """
+        return self._grants.pressure.on
+
     def acquire(
         self,
         *,
         priority: Priority = "normal",
         timeout: float | None = None,
+        deadline: float | None = None,
         cancel: CancelToken | None = None,
+        holder: PermitHolder | None = None,
     ) -> Permit:
         """Return a permit, waiting for one if none is free.
 
         Args:
             priority: "critical", "high", "normal" or "low".
             timeout: Seconds to wait at most, 0 for not at all; the pool's by default.
+                The pool's jitter makes it shorter.
+            deadline: Seconds until the permit would be of no use; no jitter.
             cancel: Ends the wait, from any thread.
+            holder: Whoever will hold it: named in messages, and found by `abort`.
 
         Raises:
             QueueFull: None is free and ``max_queue`` callers wait already.
-            QueueTimeout: None came free in time.
-            StreamCancelled: ``cancel`` was cancelled. A permit granted in the same
-                moment has been passed on.
-            InvalidRequest: No such priority, or ``timeout`` is negative.
+            QueueTimeout: None came free in time. The message says who holds them.
+            StreamCancelled: ``cancel`` was cancelled, or `abort` called. A permit
+                granted in the same moment has been passed on.
+            InvalidRequest: No such priority, or seconds are negative.
         """
-        if priority not in PRIORITIES:
-            raise InvalidRequest(
-                f"priority must be one of 'critical', 'high', 'normal' and 'low', "
-                f"not {priority!r}"
-            )
-        if timeout is not None and not timeout >= 0.0:
-            raise InvalidRequest(
-                f"timeout must be 0 or more seconds to wait, not {timeout!r}"
-            )
+        if timeout is not None or deadline is not None:
+            _check_wait(timeout, deadline)
         if cancel is not None and cancel.cancelled:
             raise StreamCancelled("the stream was cancelled before it had a permit")
-        serial = next(self._serials)
-        permit = Permit(self, serial, priority)
-        waiter = None
-        full = False
+        grants = self._grants
+        permit = Permit()
+        permit._grants = grants  # noqa: SLF001 - one unit
+        permit._tokens = []  # noqa: SLF001 - one unit
+        permit.priority = priority
         try:
-            with self._mutex:
-                self._take_back()
-                if len(self._held) < self._limit:
-                    # Free permits mean that nobody waits, so nobody is overtaken.
-                    self._held[serial] = self._clock()
-                    self._granted += 1
-                elif len(self._waiting) < self._max_queue:
-                    waiter = _Waiter(permit)
-                    self._waiting[waiter] = None
-                else:
-                    self._refused += 1
-                    full = True
-            if self._returned:
-                self._settle()
-            if waiter is not None:
-                seconds = self._timeout if timeout is None else timeout
-                self._wait(waiter, seconds, cancel)
+            if priority in grants.gate:
+                # A token that a signal handler's exception catches half-way is one that
+                # died: no local variable, which a traceback would keep, holds it.
+                try:  # noqa: SIM105 - costs nothing, where nothing is raised
+                    permit._tokens = [grants.free.pop()]  # noqa: SLF001 - one unit
+                except IndexError:
+                    pass  # the last one went this moment: wait for another
+            if permit._tokens:  # noqa: SLF001 - one unit
+                seat = permit._tokens[0].seat  # noqa: SLF001 - one unit
+                seat.uses += 1
+                seat.priority = priority
+                seat.thread = threading.get_ident()
+                if holder is not None:
+                    seat.holder = weakref.ref(holder)
+                seat.since = self._clock()
+                if len(grants.free) <= grants.ample:
+                    grants.settle()
+                    grants.pressure.tell()
+            else:
+                seconds = self._patience(timeout, deadline)
+                waiter = _waiter(priority, holder)
+                self._queue(permit, waiter, cancel, seconds, self.max_queue, Lanes.add)
         except BaseException:
-            # An error of ours, or whatever a signal handler raised in the midst of
-            # this. Pretend we never came: leave the queue, and if we were granted a
-            # permit while we made up our mind, pass it on.
-            self._forget(serial, waiter)
+            # Whoever struck, the caller will not have the permit.
+            permit.release()
             raise
-        if full:
-            raise QueueFull(self._situation("the queue for a permit is full"))
         return permit
+
+    def reacquire(
+        self,
+        *,
+        priority: Priority = "normal",
+        deadline: float | None = None,
+        cancel: CancelToken | None = None,
+        holder: PermitHolder | None = None,
+    ) -> Permit:
+        """Return a permit to one who had one, and gave it back to wait for its retry.
+
+        It waits before all of its priority that are new, however full the queue is, and
+        as long as it takes: only ``deadline`` bounds it. The arguments are those of
+        `acquire`.
+
+        Raises:
+            QueueTimeout: The deadline came first. The message is as for `acquire`.
+            StreamCancelled: As for `acquire`.
+            InvalidRequest: As for `acquire`.
+        """
+        _check_wait(None, deadline)
+        if cancel is not None and cancel.cancelled:
+            raise StreamCancelled("the stream was cancelled before it had a permit")
+        grants = self._grants
+        permit = Permit()
+        permit._grants = grants  # noqa: SLF001 - one unit
+        permit._tokens = []  # noqa: SLF001 - one unit
+        permit.priority = priority
+        seconds = math.inf if deadline is None else deadline
+        try:
+            waiter = _waiter(priority, holder)
+            self._queue(permit, waiter, cancel, seconds, math.inf, Lanes.add_returning)
+        except BaseException:
+            permit.release()
+            raise
+        return permit
+
+    def abort(self, stream_id: str) -> bool:
+        """End the stream of that id, whether it waits for a permit or holds one.
+
+        `PermitHolder.cancel` of the holder that was given to `acquire` is called, in
+        this thread; a wait ends with `StreamCancelled`.
+
+        Returns:
+            Whether there was one.
+        """
+        waiters, seats = self._grants.places()
+        queued = holders.held_by(stream_id, waiters)
+        found = {id(holder): holder for _, holder in queued}
+        found |= {id(it): it for _, it in holders.held_by(stream_id, seats)}
+        # First, so that a stream whose wait ends knows why.
+        for holder in found.values():
+            holder.cancel()
+        for waiter, _ in queued:
+            self._grants.abort(waiter)
+        return bool(found)
+
+    def resize(self, limit: int) -> None:
+        """Allow another number of permits.
+
+        More are granted at once to those who wait. With fewer, nobody loses a permit:
+        what is given back is not granted anew until no more than ``limit`` are held.
+
+        Raises:
+            ConfigurationError: ``limit`` is not a whole number, at least 1.
+        """
+        check_whole(limit, "the pool's limit", 1)
+        self._limit = limit
+        self._grants.resize(limit)
+        self._grants.pressure.tell()
+
+    def holders(self) -> tuple[HeldPermit, ...]:
+        """Return who holds the permits, the one that has been idle longest first."""
+        _, seats = self._grants.places()
+        return holders.describe(seats, self._clock())
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool is doing and has done, as of one moment."""
-        now = self._clock()
-        with self._mutex:
-            self._take_back()
-            since = next(iter(self._held.values()), None)
-            found = PoolStatistics(
-                limit=self._limit,
-                in_use=len(self._held),
-                queued=len(self._waiting),
-                max_queue=self._max_queue,
-                oldest=None if since is None else max(0.0, now - since),
-                granted=self._granted,
-                waited=self._waited,
-                refused=self._refused,
-                timeouts=self._timeouts,
-                cancels=self._cancels,
-            )
-        if self._returned:
-            self._settle()
+        found = self._grants.statistics(self.max_queue)
+        self._grants.pressure.tell()
         return found
 
-    def _wait(
-        self, waiter: _Waiter, timeout: float, cancel: CancelToken | None
+    def _patience(self, timeout: float | None, deadline: float | None) -> float:
+        """Return the seconds that a caller waits."""
+        seconds = self._timeout if timeout is None else timeout
+        if HERD <= seconds < math.inf:
+            seconds -= seconds * self._jitter * self._random()
+        return seconds if deadline is None else min(seconds, deadline)
+
+    def _queue(  # noqa: PLR0917 - private
+        self,
+        permit: Permit,
+        waiter: Waiter,
+        cancel: CancelToken | None,
+        seconds: float,
+        room: float,
+        add: Callable[[Lanes, Waiter], None],
     ) -> None:
-        """Sleep until granted; raise if cancelled or out of time."""
-        # The callback only opens the waiter's own lock. It must not take the mutex: it
-        # may run in a signal handler, in the very thread that holds it. If the token
-        # is cancelled already, it runs at once and the sleep ends before it begins.
-        ignore = None if cancel is None else cancel.on_cancel(waiter.wake)
+        """Have ``permit`` granted, in its turn; raise if that cannot be."""
+        grants = permit._grants  # noqa: SLF001 - one unit
+        in_time = True
         try:
-            waiter.turn.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
-        finally:
-            if ignore is not None:
-                ignore()
-        if cancel is not None and cancel.cancelled:
-            # Granted or not: whoever cancelled us does not want the connection, and
-            # the caller's `except` passes the permit on.
-            with self._mutex:
-                self._cancels += 1
-            raise StreamCancelled("the stream was cancelled in the queue for a permit")
-        # Written before we were woken, and never taken back: no need for the mutex.
-        if waiter.granted:
-            return
-        if not self._leave(waiter):
-            raise QueueTimeout(self._situation(f"no permit within {timeout:g} s"))
-
-    def _leave(self, waiter: _Waiter) -> bool:
-        """Leave the queue, out of time; return True if the grant was faster."""
-        with self._mutex:
-            # Granted between the end of our sleep and now. The permit is ours: a
-            # little late is better than a timeout and a permit sent around in vain.
-            if not waiter.granted:
-                self._waiting.pop(waiter, None)
-                self._timeouts += 1
-        if self._returned:
-            self._settle()
-        return waiter.granted
-
-    def _is_held(self, serial: int) -> bool:
-        return serial in self._held and serial not in self._returned
-
-    def _release(self, serial: int) -> None:
-        self._returned.append(serial)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Take back what was given back; never waits for its own thread."""
-        # A mutex that is free is not held by this thread, so that `with` cannot block
-        # on ourselves. (`acquire(blocking=False)` would be no safer: an exception out
-        # of a signal handler between it and its `try` would leave it locked for good.)
-        # A mutex that is held will be let go by somebody who then looks. Looking after
-        # unlocking leaves no gap: either we find the mutex free, or its holder, who is
-        # still to look, finds the permit.
-        while self._returned and not self._mutex.locked():
-            with self._mutex:
-                self._take_back()
-
-    def _take_back(self) -> None:
-        """Make free what was given back, and hand it on; with the mutex held."""
-        while self._returned:
-            # In this order: an exception in between loses no permit.
-            self._held.pop(self._returned[0], None)
-            self._returned.popleft()
-        self._hand_on()
-
-    def _forget(self, serial: int, waiter: _Waiter | None) -> None:
-        if waiter is not None:
-            with self._mutex:
-                self._waiting.pop(waiter, None)
-        self._release(serial)
-
-    def _hand_on(self) -> None:
-        """Grant what is free to those who wait, and wake them; with the mutex held."""
-        # One permit, one waiter, as a rule. A loop, because an exception out of a
-        # signal handler may once have stopped us between the two.
-        while self._waiting and len(self._held) < self._limit:
-            waiter = next(iter(self._waiting))
-            self._held[waiter.permit.serial] = self._clock()
-            waiter.granted = True
-            del self._waiting[waiter]
-            self._granted += 1
-            self._waited += 1
-            # No call of Python's stands between the grant and the waking, where a
-            # signal handler could raise. Whoever wakes up does not need the mutex.
-            try:  # noqa: SIM105 - as said
-                waiter.turn.release()
-            except RuntimeError:
-                pass  # awake already: cancelled in the same moment
+            joined = grants.join(waiter, add, room)
+            if joined and not waiter.tokens:
+                in_time = wait(grants, waiter, cancel, seconds)
+            permit._tokens = waiter.tokens  # noqa: SLF001 - one unit
+            if grants.pressure.untold:
+                grants.pressure.tell()
+        except BaseException:
+            # An error of ours, or whatever a signal handler raised in the midst of
+            # this. Pretend we never came: leave the queue, and if we were granted a
+            # permit while we made up our mind, our caller passes it on.
+            grants.forget(waiter)
+            permit._tokens = waiter.tokens  # noqa: SLF001 - one unit
+            raise
+        if not joined:
+            raise QueueFull(self._situation("the queue for a permit is full"))
+        if not in_time:
+            raise QueueTimeout(self._situation(f"no permit within {seconds:.3g} s"))
 
     def _situation(self, what: str) -> str:
         """Say what happened, who is to blame and what to do."""
         now = self.statistics()
-        oldest = "" if now.oldest is None else f", the longest for {now.oldest:.1f} s"
         return (
-            f"{what}: {now.in_use} of {now.limit} permits are held{oldest}, and "
-            f"{now.queued} of at most {now.max_queue} callers wait. Close streams that "
-            "are no longer read, or allow more connections."
+            f"{what}: {now.in_use} of {now.limit} permits are held"
+            f"{holders.name(self.holders())}, and {now.queued} of at most "
+            f"{now.max_queue} callers wait. Close streams that are no longer read, or "
+            "allow more connections."
         )
 
     def __repr__(self) -> str:
         return (
-            f"<PrioritySemaphore {len(self._held)} of {self._limit} held, "
-            f"{len(self._waiting)} waiting>"
+            f"<PrioritySemaphore {self._grants.in_use} of {self._limit} held, "
+            f"{self._grants.queued} waiting>"
         )
 
 
-def _check_whole(value: object, name: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(
-            f"the pool's {name} must be a whole number, at least {least}, not {value!r}"
+def _waiter(priority: Priority, holder: PermitHolder | None) -> Waiter:
+    if priority not in PRIORITIES:
+        raise InvalidRequest(
+            "priority must be one of 'critical', 'high', 'normal' and 'low', not "
+            f"{priority!r}"
         )
+    return Waiter(priority, None if holder is None else weakref.ref(holder))
 
 
-_pools: weakref.WeakSet[PrioritySemaphore] = weakref.WeakSet()
-"""Every live pool, for the child of a fork."""
-
-
-def _after_fork_in_child() -> None:
-    # The threads that held permits or the mutex do not exist in the child, and the
-    # connections are the parent's. Only this thread is left, and it is in os.fork().
-    for pool in list(_pools):
-        pool._reset()  # noqa: SLF001 - one unit
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+def _check_wait(timeout: float | None, deadline: float | None) -> None:
+    for name, seconds in (("timeout", timeout), ("deadline", deadline)):
+        if seconds is not None and not seconds >= 0.0:
+            raise InvalidRequest(
+                f"{name} must be 0 or more seconds to wait, not {seconds!r}"
+            )

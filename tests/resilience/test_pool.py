@@ -1,9 +1,4 @@
-"""Permits: counted, queued for, handed on, and never lost.
-
-Nothing here sleeps to synchronise. A waiter is known to be in the queue because the
-pool subscribes to its cancel token only once it is: `Queued` turns that into an event,
-and into a place from which a test can act in the middle of an ``acquire``.
-"""
+"""Permits: counted, queued for, handed on, and never lost."""
 
 from __future__ import annotations
 
@@ -18,6 +13,8 @@ import time
 
 import pytest
 from hypothesis import given, strategies as st
+from pool_callers import FAR, SOON, Acquirer, Late, Queued, in_use
+from strikes import interrupt, moments
 
 from holystream.clocks import CancelToken
 from holystream.errors import (
@@ -28,58 +25,13 @@ from holystream.errors import (
     StreamCancelled,
     Verdict,
 )
-from holystream.resilience import pool as pool_module
+from holystream.resilience import forks
 from holystream.resilience.pool import Permit, PrioritySemaphore
 
-SOON = 20.0
-"""Seconds within which whatever should happen has happened on any machine."""
-
-FAR = 30.0
-"""Seconds of a wait that a test must beat."""
-
-
-class Queued(CancelToken):
-    """A token that tells when its acquirer stands in the queue, and acts there."""
-
-    def __init__(self, act=lambda: None):
-        super().__init__()
-        self.event = threading.Event()
-        self.act = act
-
-    def on_cancel(self, callback):
-        forget = super().on_cancel(callback)
-        self.event.set()
-        self.act()
-        return forget
-
-
-class Acquirer(threading.Thread):
-    """Acquires in a thread of its own; constructed, it stands in the queue."""
-
-    def __init__(self, pool, *, timeout=FAR, **options):
-        super().__init__(daemon=True)
-        self.pool, self.timeout, self.options = pool, timeout, options
-        self.token = Queued()
-        self.permit = self.error = None
-        self.start()
-        assert self.token.event.wait(SOON)
-
-    def run(self):
-        try:
-            self.permit = self.pool.acquire(
-                timeout=self.timeout, cancel=self.token, **self.options
-            )
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            self.error = error
-
-    def outcome(self):
-        self.join(SOON)
-        assert not self.is_alive()
-        return self.permit or self.error
-
-
-def in_use(pool):
-    return pool.statistics().in_use
+FILES = tuple(
+    f"holystream/resilience/{name}.py"
+    for name in ("pool", "permits", "granting", "waiting", "lanes", "seats", "pressure")
+)
 
 
 class TestCounting:
@@ -138,10 +90,10 @@ class TestCounting:
     def test_both_show_what_they_are(self):
         pool = PrioritySemaphore(2)
         permit = pool.acquire()
-        assert repr(permit) == "<Permit 0 held>"
+        assert repr(permit) == "<Permit, normal, held>"
         assert repr(pool) == "<PrioritySemaphore 1 of 2 held, 0 waiting>"
         permit.release()
-        assert repr(permit) == "<Permit 0 not held>"
+        assert repr(permit) == "<Permit, normal, not held>"
 
     @pytest.mark.parametrize(
         ("options", "complaint"),
@@ -179,10 +131,7 @@ class TestQueue:
     def test_first_in_first_out(self):
         pool = PrioritySemaphore(1)
         holder = pool.acquire()
-        waiters = [
-            Acquirer(pool, priority=priority)
-            for priority in ("low", "normal", "critical", "high", "low")
-        ]
+        waiters = [Acquirer(pool) for _ in range(5)]
         for number, waiter in enumerate(waiters):
             assert pool.statistics().queued == 5 - number
             holder.release()
@@ -242,19 +191,23 @@ class TestQueue:
     def test_the_queue_is_ten_times_the_limit_by_default(self):
         assert PrioritySemaphore(7).statistics().max_queue == 70
 
-    def test_a_timeout_says_who_holds_the_permits_and_for_how_long(self):
+    def test_a_timeout_says_what_to_do(self):
         now = [100.0]
         pool = PrioritySemaphore(2, clock=lambda: now[0])
         first = pool.acquire()
         now[0] = 130.0
-        _second = pool.acquire()
+        others = []
+        thread = threading.Thread(target=lambda: others.append(pool.acquire()))
+        thread.start()
+        thread.join(SOON)
         now[0] = 412.5
         with pytest.raises(QueueTimeout) as caught:
             pool.acquire(timeout=0.001)
         assert str(caught.value) == (
-            "no permit within 0.001 s: 2 of 2 permits are held, the longest for "
-            "312.5 s, and 0 of at most 20 callers wait. Close streams that are no "
-            "longer read, or allow more connections."
+            "no permit within 0.001 s: 2 of 2 permits are held (one unnamed for 312.5 "
+            "s, acquired by this very thread; one unnamed for 282.5 s), and 0 of at "
+            "most 20 callers wait. Close streams that are no longer read, or allow "
+            "more connections."
         )
         assert isinstance(caught.value, TimeoutError)
         first.release()
@@ -326,7 +279,7 @@ class TestCancel:
         pool = PrioritySemaphore(1)
         _holder = pool.acquire()
         waiter = Acquirer(pool)
-        with pool._mutex:  # as in a signal handler that struck in the middle
+        with pool._grants._mutex:  # as in a signal handler that struck in the middle
             waiter.token.cancel()
         assert isinstance(waiter.outcome(), StreamCancelled)
 
@@ -335,14 +288,9 @@ class TestRaces:
     """The two classical ones, and the ones that signal handlers make."""
 
     def test_a_waiter_that_is_granted_while_it_times_out_keeps_the_permit(self):
-        class JustInTime(PrioritySemaphore):
-            def _leave(self, waiter):
-                holder.release()
-                return super()._leave(waiter)
-
-        pool = JustInTime(1)
+        pool = PrioritySemaphore(1)
         holder = pool.acquire()
-        permit = pool.acquire(timeout=0)
+        permit = pool.acquire(timeout=0, cancel=Late(holder.release))
         assert permit.held
         now = pool.statistics()
         assert (now.in_use, now.timeouts, now.waited) == (1, 0, 1)
@@ -408,73 +356,58 @@ class TestRaces:
         assert pool.acquire(timeout=0).held
 
     @pytest.mark.parametrize("scene", ["free", "full", "in time", "too late", "lost"])
-    def test_an_interrupt_at_any_line_loses_no_permit(self, scene):
-        """Interrupt one run after each line that the pool executes in it."""
-        line = 0
-        while self.interrupted(scene, line):
-            line += 1
-        assert line > 8
+    def test_an_interrupt_at_any_moment_loses_no_permit(self, scene):
+        """Interrupt one run after each call that the pool makes in it."""
+        for strike in moments(FILES):
+            pool = PrioritySemaphore(1, max_queue=0 if scene == "full" else 1)
+            holder = None if scene == "free" else pool.acquire()
+            token = Queued(holder.release if scene == "in time" else lambda: None)
+            # Kept, for it holds the frames: nothing may hang on their collection.
+            struck = None
+            try:
+                with (
+                    contextlib.suppress(QueueFull, QueueTimeout),
+                    strike.by(interrupt),
+                ):
+                    if scene == "lost":
+                        holder.release()
+                    else:
+                        timeout = FAR if scene == "in time" else 0
+                        pool.acquire(timeout=timeout, cancel=token).release()
+            except KeyboardInterrupt as error:
+                struck = error
+            assert (struck is not None) == strike.struck
+            assert not pool._grants._mutex.locked()
+            assert pool.statistics().queued == 0
+            if holder is not None:
+                holder.release()
+            with pool.acquire(timeout=0):
+                assert in_use(pool) == 1
+            assert in_use(pool) == 0
 
-    def interrupted(self, scene, line):
-        """Play a scene, interrupted at its n-th line; False if it is shorter."""
-        pool = PrioritySemaphore(1, max_queue=0 if scene == "full" else 1)
-        holder = None if scene == "free" else pool.acquire()
-        token = Queued(holder.release if scene == "in time" else lambda: None)
-        strike = Strike(line)
-        try:
-            with strike, contextlib.suppress(QueueFull, QueueTimeout):
-                if scene == "lost":
-                    holder.release()
-                else:
-                    timeout = FAR if scene == "in time" else 0
-                    pool.acquire(timeout=timeout, cancel=token).release()
-        except KeyboardInterrupt:
-            pass
-        assert not pool._mutex.locked()
-        assert pool.statistics().queued == 0
-        if holder is not None:
-            holder.release()
-        # What the interrupt kept from being counted is counted by now.
-        with pool.acquire(timeout=0):
-            assert in_use(pool) == 1
-        assert in_use(pool) == 0
-        assert not pool._returned
-        return strike.struck
+    def test_an_interrupt_in_a_release_leaves_no_waiter_asleep(self):
+        for strike in moments(FILES):
+            pool = PrioritySemaphore(1)
+            holder = pool.acquire()
+            waiter = Acquirer(pool)
+            with contextlib.suppress(KeyboardInterrupt), strike.by(interrupt):
+                holder.release()
+            if strike.struck and holder.held:
+                holder.release()  # it had not begun
+            assert waiter.outcome().held
 
-
-class Strike:
-    """Raise KeyboardInterrupt at the n-th line run in pool.py, as Ctrl-C might.
-
-    Not at a ``with`` itself: the interpreter looks for signals after calls, and there
-    is none between a lock's ``__enter__`` and its block, nor before its ``__exit__``.
-    Nor in a finaliser, which the interpreter lets no exception out of.
-    """
-
-    def __init__(self, line):
-        self.left = line
-        self.struck = False
-        with open(pool_module.__file__, encoding="utf-8") as file:  # noqa: PTH123
-            self.source = file.readlines()
-
-    def __enter__(self):
-        self.before = sys.gettrace()
-        sys.settrace(self.trace)
-
-    def __exit__(self, *_):
-        sys.settrace(self.before)
-
-    def trace(self, frame, event, _):
-        code = frame.f_code
-        if code.co_filename != pool_module.__file__ or code.co_name == "__del__":
-            return None
-        if event == "line" and not self.struck:
-            text = self.source[frame.f_lineno - 1].strip()
-            if not text.startswith("with "):
-                if self.left == 0:
-                    self.struck = True
-                    raise KeyboardInterrupt
-                self.left -= 1
-        return self.trace
+    def test_an_interrupt_in_a_resize_loses_no_seat(self):
+        for strike in moments(FILES):
+            pool = PrioritySemaphore(3, reserve=0.4)
+            permits = [pool.acquire(), pool.acquire()]
+            with contextlib.suppress(KeyboardInterrupt), strike.by(interrupt):
+                pool.resize(1)
+                pool.resize(4)
+            pool.resize(4)
+            permits += [pool.acquire(timeout=0, priority="critical") for _ in range(2)]
+            assert in_use(pool) == 4
+            with pytest.raises(QueueTimeout):
+                pool.acquire(timeout=0, priority="critical")
 
 
 class TestFinalisers:
@@ -483,7 +416,7 @@ class TestFinalisers:
     def test_a_finaliser_under_the_mutex_does_not_wait_and_is_not_forgotten(self):
         pool = PrioritySemaphore(1)
         permit = pool.acquire()
-        with pool._mutex:
+        with pool._grants._mutex:
             permit.release()
         assert pool.acquire(timeout=0).held
 
@@ -532,7 +465,7 @@ class TestFinalisers:
     def test_returning_again_counts_once(self):
         pool = PrioritySemaphore(2)
         permit, _other = pool.acquire(), pool.acquire()
-        with pool._mutex:
+        with pool._grants._mutex:
             permit.release()
             permit.release()
         permit.release()
@@ -541,10 +474,10 @@ class TestFinalisers:
     def test_a_pool_can_be_collected(self):
         pool = PrioritySemaphore(1)
         permit = pool.acquire()
-        known = len(pool_module._pools)
+        known = len(forks._alive)
         del pool, permit
         gc.collect()
-        assert len(pool_module._pools) < known
+        assert len(forks._alive) < known
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
@@ -577,7 +510,7 @@ class TestFork:
                 permit.release()
             return fresh and mine.held and in_use(pool) == 1 and pool.acquire(timeout=0)
 
-        with pool._mutex:  # as another thread might at that moment
+        with pool._grants._mutex:  # as another thread might at that moment
             assert self.in_child(check) == 0
         assert in_use(pool) == 2
         held[0].release()

@@ -1,0 +1,70 @@
+"""A caller's wait for its turn: how it sleeps, and how it finds out why it woke."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import TYPE_CHECKING, Final
+
+from holystream.errors import StreamCancelled
+
+if TYPE_CHECKING:
+    from holystream.clocks import CancelToken
+    from holystream.resilience.granting import Grants
+    from holystream.resilience.lanes import Waiter
+
+PATIENCE: Final = 1.0
+"""Seconds of waiting after which it is found out if a thread waits for itself."""
+
+
+def wait(
+    grants: Grants, waiter: Waiter, cancel: CancelToken | None, seconds: float
+) -> bool:
+    """Sleep until ``waiter`` is granted its token; return False if none came in time.
+
+    Raises:
+        StreamCancelled: The wait was cancelled or aborted. A token that was granted in
+            the same moment is for the caller to pass on.
+    """
+    # The callback only opens the waiter's own lock. It must not take the mutex: it may
+    # run in a signal handler, in the very thread that holds it. If the token is
+    # cancelled already, it runs at once and the sleep ends before it begins.
+    ignore = None if cancel is None else cancel.on_cancel(waiter.wake)
+    try:
+        first = min(seconds, PATIENCE)
+        if not waiter.turn.acquire(timeout=first) and seconds > first:
+            _suspect(grants, waiter)
+            left = min(seconds - first, threading.TIMEOUT_MAX)
+            waiter.turn.acquire(timeout=left)
+    finally:
+        if ignore is not None:
+            ignore()
+    cancelled = cancel is not None and cancel.cancelled
+    # Written before we were woken, and never taken back: no need for the mutex.
+    if waiter.tokens and not cancelled:
+        return True
+    if cancelled or waiter.aborted:
+        # Granted or not: whoever cancelled us does not want the connection.
+        grants.cancelled(waiter)
+        raise StreamCancelled("the stream was cancelled in the queue for a permit")
+    # If it was granted between the end of our sleep and now, it is ours: a little late
+    # is better than a timeout and a permit sent around in vain.
+    return not grants.leave(waiter)
+
+
+def _suspect(grants: Grants, waiter: Waiter) -> None:
+    """Warn, once, of a thread that may be waiting for itself."""
+    if grants.suspected:
+        return
+    _, seats = grants.places()
+    own = sum(seat.thread == waiter.thread for seat in seats)
+    if own:
+        grants.suspected = True
+        warnings.warn(
+            f"a thread waits for a permit of a pool of {grants.limit} and acquired "
+            f"{own} of those that are held: if it is to give one of them back, it "
+            "waits for itself. Close one stream before you open the next, or allow "
+            "more connections.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
