@@ -24,7 +24,8 @@ ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest; status=$$?; \
+	@$(BIN)/python -m coverage run -m pytest --numprocesses=auto --dist=worksteal; \
+	status=$$?; \
 	$(BIN)/python -m coverage combine --quiet && \
 	$(BIN)/python -m coverage report || status=$$((status ? status : 1)); \
 	exit $$status
