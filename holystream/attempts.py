@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from holystream.errors import StreamCancelled, StreamClosed, Verdict
 from holystream.events import Waiting
 from holystream.resilience.budget import SPENT
+from holystream.resilience.health import CREDENTIAL_FAULTS, ENDPOINT_FAULTS
 from holystream.telemetry import AttemptRecord, StreamRecord
 from holystream.wire.faults import FaultKind
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 _NOBODYS_FAULT: Final = frozenset({FaultKind.SEAM_MISMATCH, FaultKind.NOT_CONTINUED})
 """The endpoint did as it was asked; it was asked in vain."""
+
+_LOCAL_FAULTS: Final = (*CREDENTIAL_FAULTS, *ENDPOINT_FAULTS)
+"""What is final at one endpoint, and says nothing of the request."""
 
 _AttemptOutcome = Literal["finished", "failed", "cancelled", "closed", "abandoned"]
 _Outcome = Literal["done", "error", "cancelled", "closed", "abandoned"]
@@ -63,6 +67,8 @@ class Attempts:
         self._model = exchange.request.model
         self._assignment: Assignment | None = None
         self._failed_at: set[str] = set()
+        # Where its key, or what answers there, was found unfit for this stream.
+        self._unfit: set[str] = set()
         self._verdict: Verdict | None = None
         # Of the stream.
         self._opened_at: float | None = None
@@ -186,13 +192,13 @@ class Attempts:
         if self._broken_at is None and exchange.transcript.extent:
             self._broken_at = now
             self._extent = exchange.transcript.extent
-        if (
-            exchange.error is error
-            and error.verdict is Verdict.FATAL
-            and self._router.has_other(exchange.endpoint, model=self._model)
-        ):
-            # The credential was refused, and another one is at hand.
-            events += exchange.elsewhere()
+        if exchange.error is error and isinstance(error, _LOCAL_FAULTS):
+            # Each is left once at most, or a stream could go round for ever.
+            self._unfit.add(exchange.endpoint)
+            if self._router.has_other(
+                exchange.endpoint, model=self._model, avoid=self._unfit
+            ):
+                events += exchange.elsewhere()
         if exchange.wait is not None:
             if self._budget.try_spend():
                 self._waited = exchange.wait.delay

@@ -227,11 +227,20 @@ class Router:
         waits = [health.breaker.retry_after for health in usable]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def has_other(self, than: str, *, model: str | None = None) -> bool:
-        """Whether one with another credential, not refused of late, would be picked."""
+    def has_other(
+        self, than: str, *, model: str | None = None, avoid: Collection[str] = ()
+    ) -> bool:
+        """Whether one with another credential, not refused of late, would be picked.
+
+        Args:
+            than: The endpoint whose credential it must not have.
+            model: The model that it needs; None for any.
+            avoid: The names of endpoints that do not count.
+        """
         refused, now = self._healths[than].credential, self._clock()
         return any(
-            health.credential is not refused
+            health.endpoint.name not in avoid
+            and health.credential is not refused
             and health.credential.until <= now
             and health.breaker.retry_after == 0.0
             for health in self._able(model)
