@@ -93,7 +93,7 @@ class Builder:
             request,
             self.provider,
             stream_id=stream_id,
-            endpoint=endpoints[0].name,
+            endpoint=self._begun_at(recovered),
             timeouts=settings.timeouts,
             deadline=settings.deadline,
             retry=settings.retry,
@@ -170,6 +170,12 @@ class Builder:
         """Close what dropped streams have left."""
         while self.abandoned:
             self.abandoned.popleft().close()
+
+    def _begun_at(self, recovered: Recovered | None) -> str:
+        """Return the endpoint that may have kept the rest of an answer."""
+        names = [endpoint.name for endpoint in self.router.endpoints]
+        noted = "" if recovered is None else recovered.checkpoint.endpoint
+        return noted if noted in names else names[0]
 
     def _recorder(
         self, exchange: Exchange, settings: Settings, recovered: Recovered | None

@@ -163,6 +163,7 @@ class Exchange:
             half_call=joining.half_call,
             decoder=decoder,
             cursor=cursor,
+            endpoint=self.endpoint,
         )
 
     @property
@@ -190,7 +191,8 @@ class Exchange:
         if self._decoder.complete(clean_end=False):
             return self._finish(now)
         fault = Fault(FaultKind.LOST, Phase.BODY, "the process that read it is gone")
-        error = self._error_of(fault)
+        error = self.fault_error = self._error_of(fault)
+        self._fault = fault
         self.interruptions += 1
         self._find_way(fault, error)
         return []

@@ -9,9 +9,11 @@ import pytest
 
 from holystream import (
     BadRequest,
+    BreakerPolicy,
     Client,
     DeadlineExceeded,
     Endpoint,
+    Guarantee,
     NotAnEventStream,
     RetryBudget,
     RetryPolicy,
@@ -80,3 +82,75 @@ class TestFinalErrorsOfOneRegion:
             with pytest.raises(NotAnEventStream):
                 client.complete("hello")
             assert (len(one.requests), len(two.requests)) == (1, 1)
+
+
+class TestWhereTheRestIsKept:
+    """Another process asks the server that kept the answer, and no other."""
+
+    @contextmanager
+    def broken_off(self, journal, *, temperature):
+        """Break a stream off at the second of two endpoints that keep answers."""
+        with (
+            Simulator(script=Script(ids="named"), text=answer_to) as one,
+            Simulator(script=Script(ids="named"), text=answer_to) as two,
+        ):
+
+            def client(*, first=0, **options):
+                return Client(
+                    KEY,
+                    endpoints=[
+                        Endpoint(one.base_url, name="a", priority=first),
+                        Endpoint(two.base_url, name="b", priority=1),
+                    ],
+                    model="sim",
+                    retry=SOON,
+                    **options,
+                )
+
+            stream = client(first=2, journal=journal).stream(
+                "hello", temperature=temperature, stream_id="one"
+            )
+            with stream:
+                for _ in itertools.takewhile(
+                    lambda _: len(stream.partial_text) < 50, stream
+                ):
+                    pass
+            yield client, stream, one, two
+
+    def test_a_recorded_stream_goes_on_where_it_was(self, tmp_path):
+        journal = tmp_path / "journal.db"
+        with self.broken_off(journal, temperature=1) as (client, _, one, _):
+            completion = client(journal=journal).resume("one").get_final_completion()
+            assert completion.text == text_of("hello")
+            assert completion.guarantee is Guarantee.VERBATIM
+            assert one.requests == ()
+
+    def test_so_does_the_stream_of_a_token(self):
+        with self.broken_off(None, temperature=1) as (client, stream, one, _):
+            completion = (
+                client()
+                .resume(
+                    stream.resume_token,
+                    messages="hello",
+                    partial_text=stream.partial_text,
+                )
+                .get_final_completion()
+            )
+            assert completion.text == text_of("hello")
+            assert completion.guarantee is Guarantee.VERBATIM
+            assert one.requests == ()
+
+    def test_no_other_server_is_asked_for_what_this_one_kept(self, tmp_path):
+        journal = tmp_path / "journal.db"
+        once = BreakerPolicy(failures=1, open_for=60, jitter=0)
+        with self.broken_off(journal, temperature=0) as (client, _, one, two):
+            later = client(first=2, breaker=once, journal=journal)
+            two.play(Script(status=500))
+            later.complete("something else")
+            completion = later.resume("one").get_final_completion()
+            assert completion.text == text_of("hello")
+            assert completion.guarantee is Guarantee.REPLAYED
+            assert [each.headers.get("Last-Event-ID") for each in one.requests] == [
+                None,
+                None,
+            ]

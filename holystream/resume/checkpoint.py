@@ -33,6 +33,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         half_call: A tool call had begun behind what was delivered.
         decoder: What the decoder knows, if it knows all that was delivered; else empty.
         cursor: Where the server could go on, if it could.
+        endpoint: The configured name of that server; empty if it was not noted.
     """
 
     version: int = _VERSION
@@ -44,6 +45,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     half_call: bool = False
     decoder: bytes = b""
     cursor: Cursor | None = None
+    endpoint: str = ""
 
     def __repr__(self) -> str:
         return f"<Checkpoint of segment {self.segment}>"
