@@ -173,7 +173,7 @@ class Grants:
         return joined
 
     def leave(self, waiter: Waiter) -> bool:
-        """Leave the queue, out of time; return False if the grant was faster."""
+        """Leave the queue, out of time; return False if it was out of it already."""
         with self._mutex:
             left = self._lanes.remove(waiter)
             if left:

@@ -43,13 +43,16 @@ def wait(
     # Written before we were woken, and never taken back: no need for the mutex.
     if waiter.tokens and not cancelled:
         return True
-    if cancelled or waiter.aborted:
-        # Granted or not: whoever cancelled us does not want the connection.
-        grants.cancelled(waiter)
-        raise StreamCancelled("the stream was cancelled in the queue for a permit")
-    # If it was granted between the end of our sleep and now, it is ours: a little late
-    # is better than a timeout and a permit sent around in vain.
-    return not grants.leave(waiter)
+    if not cancelled and not waiter.aborted:
+        if grants.leave(waiter):
+            return False
+        # Granted between the end of our sleep and now, it is ours: a little late is
+        # better than a timeout and a token sent around in vain. Else it was aborted.
+        if waiter.tokens:
+            return True
+    # Granted or not: whoever cancelled us does not want the connection.
+    grants.cancelled(waiter)
+    raise StreamCancelled("the stream was cancelled in the queue for a permit")
 
 
 def _suspect(grants: Grants, waiter: Waiter) -> None:
