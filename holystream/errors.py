@@ -239,7 +239,7 @@ class StreamError(HolystreamError):
         if self.partial_text:
             facts.append(f"{len(self.partial_text)} characters kept in .partial_text")
         if self.retry_after is not None:
-            facts.append(f"retry after {self.retry_after:g} s")
+            facts.append(f"retry after {round(self.retry_after, 2):g} s")
         if self.attempts:
             facts.append(f"attempts: {self.attempts}")
         if self.phase is not None:

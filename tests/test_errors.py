@@ -167,6 +167,10 @@ class TestWhatItSays:
         error.retry_after = 0.0
         assert str(error) == "slow down [retry after 0 s]"
 
+    def test_a_wait_is_told_in_hundredths(self):
+        error = holystream.CircuitOpen("all rest", retry_after=0.9169137413437056)
+        assert str(error) == "all rest [retry after 0.92 s]"
+
     def test_the_text_itself_is_not_in_it(self):
         assert "Hello" not in str(self.error())
         assert "Hello" not in repr(self.error())

@@ -123,7 +123,9 @@ def _decoded(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
-        raise InvalidRequest("the line is not JSON") from None
+        raise InvalidRequest(
+            'the line is not JSON: a prompt of its own is written "in quotes"'
+        ) from None
 
 
 def _id(found: dict[str, Any]) -> Any:

@@ -28,6 +28,7 @@ from holystream.cli.recorded import (
     broken_off,
     needed_journal,
 )
+from holystream.errors import ConfigurationError, StreamUnknown
 
 if TYPE_CHECKING:
     from holystream.journal import Journal
@@ -98,7 +99,7 @@ def _client(journal: Journal, options: argparse.Namespace) -> Any:
 
     provider = provider_of(options)
     if options.provider is None and options.base_url is None:
-        provider = _begun_with(journal, options.stream_id) or provider
+        provider = _addressed(_begun_with(journal, options.stream_id)) or provider
     return Client(
         provider=provider,
         base_url=options.base_url,
@@ -108,15 +109,35 @@ def _client(journal: Journal, options: argparse.Namespace) -> Any:
 
 
 def _begun_with(journal: Journal, stream_id: str) -> str | None:
-    """Return the provider that a stream was begun with, if it is known here."""
+    """Return the provider that a stream was begun with, if it is known here.
+
+    Raises:
+        StreamUnknown: There is no such stream.
+    """
     from holystream.providers.registry import PROFILES  # noqa: PLC0415 - as above
     from holystream.resume.checkpoint import Recorded  # noqa: PLC0415 - as above
 
     meta = journal.meta(stream_id)
     if meta is None:
-        return None
+        raise StreamUnknown(f"the journal has no stream {stream_id!r}, or no longer")
     name = Recorded.decode(meta.request).provider
     return name if name in PROFILES else None
+
+
+def _addressed(name: str | None) -> str | None:
+    """Return the provider again.
+
+    Raises:
+        ConfigurationError: It is known by its address alone, which no journal holds.
+    """
+    from holystream.providers.registry import PROFILES  # noqa: PLC0415 - as above
+
+    if name is not None and PROFILES[name].base_url is None:
+        raise ConfigurationError(
+            f"the answer was begun with {name}, and its address is not recorded: give "
+            "--base-url"
+        )
+    return name
 
 
 def _characters(text: str) -> int:

@@ -9,6 +9,7 @@ and how many events it has, with tabs between them.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
 
 HELP = "follow a recorded answer while it is written, or list the recorded ones"
 
+_EPILOG: Final = """\
+Nothing is asked of any server. The list has the newest first: id, how it stands (live;
+abandoned: its program is gone; or how it ended), when it was last written, in UTC, and
+the number of its events.
+"""
+
 _LOOK: Final = 0.5
 """Seconds after which it is looked whether the writer is still alive."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``holystream tail``."""
-    parser.epilog = table()
+    parser.epilog = f"{_EPILOG}\n{table()}"
     add = parser.add_argument
     add("stream_id", metavar="ID", nargs="?", help="the stream's; none: list them")
     add_journal(add, "else it must be given")
@@ -51,7 +58,13 @@ def run(options: argparse.Namespace) -> int:
             for info in journal.streams(limit=10**6):
                 output.write(f"{_row(info)}\n")
             return DONE
-        follower = _Follower(journal, options.stream_id, output, wait=options.wait)
+        follower = _Follower(
+            journal,
+            options.stream_id,
+            output,
+            wait=options.wait,
+            path=options.journal,
+        )
         try:
             status = follower.follow()
         except KeyboardInterrupt:
@@ -66,12 +79,19 @@ class _Follower:
     """Prints the text of one stream. Not thread-safe."""
 
     def __init__(
-        self, journal: Journal, stream_id: str, output: Output, *, wait: float
+        self,
+        journal: Journal,
+        stream_id: str,
+        output: Output,
+        *,
+        wait: float,
+        path: str,
     ) -> None:
         self._journal = journal
         self._stream_id = stream_id
         self._output = output
         self._wait = wait
+        self._path = path
         self._alone_since: float | None = None
 
     def follow(self) -> int:
@@ -150,10 +170,12 @@ class _Follower:
 
     def _alone(self) -> int:
         self._output.end_line()
-        say(
-            f"nobody writes the stream; {kept(self._output.written)}; "
-            f"`holystream resume {self._stream_id}` goes on with it"
-        )
+        written = self._output.written
+        say(f"nobody writes the stream; {kept(written)}")
+        words = ["holystream", "resume", self._stream_id, "--journal", self._path]
+        if written:
+            words += ["--after", str(written)]
+        say(f"to go on: {shlex.join(words)}")
         return FAILED
 
     def _gone(self) -> int:

@@ -118,7 +118,10 @@ class Database:
             return error
         kept = "what was acknowledged before is kept"
         if isinstance(error, OSError):
-            what = f"{error.strerror or type(error).__name__}: {error.filename}"
+            what = error.strerror or type(error).__name__
+            # Another path than the one that is named already, such as NAME.owners.
+            if error.filename not in {None, str(self.path)}:
+                what = f"{what}: {error.filename}"
             return JournalUnavailable(
                 f"{doing} the journal {self.path}: {what}: look at the path and its "
                 f"permissions, or give another; {kept}"

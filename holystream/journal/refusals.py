@@ -32,8 +32,9 @@ def unknown(stream_id: str) -> StreamUnknown:
 def busy(stream_id: str, owner: str) -> StreamBusy:
     """Return the error for a stream whose owner is alive."""
     return StreamBusy(
-        f"stream {stream_id!r} is being written by {owner}, which is alive: read along "
-        "or ask for a stop; it can be claimed once its owner lets go or ends",
+        f"stream {stream_id!r} is being written by {owner}, which is alive: read "
+        "along, as `holystream tail` does; it can be claimed once its owner lets go "
+        "or ends",
         owner=owner,
     )
 

@@ -159,6 +159,16 @@ def test_a_refused_request_has_no_line(sim, run, ask, path):
     assert run("tail", "r", "--journal", path).status == 2
 
 
+def test_what_is_missing_is_told_before_a_key_is(run, ask, path):
+    assert run(*ask("--stream-id", "a", "echo:Hello")).status == 0
+    nowhere = run("resume", "a", "--journal", path)
+    assert nowhere.status == 3
+    assert "its address is not recorded: give --base-url" in nowhere.err
+    unknown = run("resume", "b", "--journal", path)
+    assert unknown.status == 2
+    assert "no stream 'b'" in unknown.err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "complaint"),
     [
@@ -258,7 +268,8 @@ class TestTail:
         assert f"nobody writes the stream; the answer is partial: {len(text)}" in (
             result.err
         )
-        assert "`holystream resume a`" in result.err
+        words = shlex.split(GO_ON.findall(result.err)[0])
+        assert words[1:] == ["a", "--journal", path, "--after", str(len(text))]
 
     def test_ctrl_c_ends_it(self, begun, start, finish, path):
         _, text = begun(*GREEDY, "--stream-id", "a")
