@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from contextlib import contextmanager
 
 import pytest
+from loopback import Peer, read_request
 
 from holystream import (
     BadRequest,
@@ -154,3 +157,45 @@ class TestWhereTheRestIsKept:
                 None,
                 None,
             ]
+
+
+class TestABodyThatIsKept:
+    def test_one_that_comes_from_its_beginning_is_not_its_rest(self):
+        """A proxy drops the query that says where the rest begins."""
+
+        def body(*deltas, finish_reason=None):
+            choice = {"index": 0, "finish_reason": finish_reason}
+            return b"".join(
+                b"data: %s\n\n"
+                % json.dumps(
+                    {"id": "x", "choices": [{**choice, "delta": delta}]}
+                ).encode()
+                for delta in deltas
+            )
+
+        words = [{"content": word} for word in re.findall(r"\S+ ?", text_of("hello"))]
+        begun = body({"role": "assistant", "content": None}, *words[:20])
+        rest = body(*words[20:]) + body({}, finish_reason="stop") + b"data: [DONE]\n\n"
+        answers = [begun, begun + rest]
+        asked = []
+
+        def serve(peer):
+            asked.append(read_request(peer).split()[0])
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
+            peer.sendall(b"Connection: close\r\n\r\n")
+            peer.sendall(answers[min(len(asked), 2) - 1])
+
+        with (
+            Peer(serve) as server,
+            Client(
+                KEY,
+                provider="llama.cpp",
+                base_url=f"{server.url}/v1",
+                model="sim",
+                retry=SOON,
+            ) as client,
+        ):
+            completion = client.complete("hello", temperature=0)
+        assert asked[:2] == [b"POST", b"GET"]
+        assert completion.text == text_of("hello")
+        assert completion.guarantee is not Guarantee.VERBATIM

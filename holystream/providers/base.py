@@ -77,6 +77,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
         consecutive: All ids so far ended in numbers that counted up by one.
         conversation: The name under which the server keeps the answer, or empty.
         offset: Bytes of the decoded body up to the end of the last whole event.
+        first: The digest of the first event of a body whose bytes are counted.
     """
 
     response_id: str
@@ -86,6 +87,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     consecutive: bool = False
     conversation: str = ""
     offset: int = 0
+    first: bytes = b""
 
 
 class Decoder(Protocol):

@@ -58,12 +58,18 @@ class ByteGate:
         self, cursor: Cursor, identity: Callable[[ServerSentEvent], str | None]
     ) -> None:
         self._response_id = cursor.response_id
+        self._first = cursor.first
         self._identity = identity
         self.proven = False
         self.passed_over = ""
 
     def admit(self, messages: Sequence[ServerSentEvent]) -> list[ServerSentEvent]:
-        """Return all messages, if none of them names another answer."""
+        """Return all messages, if none of them names another answer.
+
+        Nor if the first is the one that the answer began with: the place was ignored.
+        """
+        if not self.proven and self._first in map(digest, messages[:1]):
+            raise SeamMismatch("it is sent from its beginning")
         for message in messages:
             _check_identity(self._identity(message), self._response_id)
         self.proven = True

@@ -126,6 +126,8 @@ class Joining:
     def note(self, batch: Sequence[ServerSentEvent], decoder: Decoder) -> None:
         """Note where in the answer these messages, which were decoded, have led."""
         if self._tracker.keeps_bytes:
+            if batch:
+                self._tracker.began(batch[0])
             taken = self._taken() if self._taken is not None else None
             self._tracker.reached(None if taken is None else self._before + taken)
         elif batch and (batch[-1].id or self._tracker.keeps_ids):

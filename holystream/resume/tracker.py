@@ -50,6 +50,7 @@ class CursorTracker:
     __slots__ = (
         "_behind",
         "_conversation",
+        "_first",
         "_id",
         "_last",
         "_lost",
@@ -70,6 +71,7 @@ class CursorTracker:
         # The last id that this connection gave: a later message may have inherited it.
         self._seen = ""
         self._offset = 0
+        self._first = b""
 
     @classmethod
     def behind(cls, cursor: Cursor) -> CursorTracker:
@@ -80,6 +82,7 @@ class CursorTracker:
         tracker._behind = list(cursor.behind)
         tracker._numbered = cursor.consecutive
         tracker._offset = cursor.offset
+        tracker._first = cursor.first
         return tracker
 
     def reconnected(self) -> None:
@@ -112,6 +115,10 @@ class CursorTracker:
                 else:
                     self._behind.append(message)
 
+    def began(self, message: ServerSentEvent) -> None:
+        """Note the first message of a body whose bytes are counted."""
+        self._first = self._first or digest(message)
+
     def reached(self, offset: int | None) -> None:
         """Note how many bytes of the body were taken; None: it cannot be known."""
         if offset is None:
@@ -143,6 +150,7 @@ class CursorTracker:
                 response_id=response_id or "",
                 conversation=self._conversation,
                 offset=self._offset,
+                first=self._first,
             )
         if not self._id or not response_id:
             return None
