@@ -113,6 +113,24 @@ def test_waiting_can_be_watched(reader, simulator, capsys):
     )
 
 
+def test_what_breaks_off_at_one_endpoint_goes_on_at_another(reader, simulator):
+    code = _example(README, "endpoints=[")
+    for number in "12":
+        url = f"https://gpu-{number}.example.com/v1"
+        assert url in code
+        code = code.replace(url, simulator.base_url)
+    _run(code, reader)
+    simulator.play(Script(cut_at=500))
+    with (
+        reader["client"] as client,
+        client.stream("Count to three", temperature=0) as stream,
+    ):
+        events = list(stream)
+    used = [it.endpoint for it in events if isinstance(it, holystream.Connected)]
+    assert sorted(used) == ["gpu-1", "gpu-2"]
+    assert stream.partial_text == ANSWER
+
+
 def test_many_prompts(reader, simulator, capsys):
     simulator.play(Script(status=400))
     _run(_example(README, "client.map("), reader)
