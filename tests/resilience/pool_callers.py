@@ -53,8 +53,9 @@ class Late(CancelToken):
 class Acquirer(threading.Thread):
     """Acquires in a thread of its own; constructed, it stands in the queue."""
 
-    def __init__(self, pool, *, timeout=FAR, **options):
+    def __init__(self, pool, *, timeout=FAR, done=None, **options):
         super().__init__(daemon=True)
+        self.done = done
         self.pool, self.timeout, self.options = pool, timeout, options
         self.token = Queued()
         self.permit = self.error = None
@@ -64,6 +65,10 @@ class Acquirer(threading.Thread):
     def run(self):
         try:
             self.permit = self.take()
+            if self.done is not None:
+                # In the order of the grants, for with one permit one thread is here.
+                self.done.append(self)
+                self.permit.release()
         except Exception as error:  # noqa: BLE001 - the test looks at it
             self.error = error
 
@@ -76,6 +81,15 @@ class Acquirer(threading.Thread):
         self.join(SOON)
         assert not self.is_alive()
         return self.permit or self.error
+
+
+def acquired_elsewhere(pool):
+    """Return a permit that another thread acquired, without waiting."""
+    permits = []
+    thread = threading.Thread(target=lambda: permits.append(pool.acquire()))
+    thread.start()
+    thread.join(SOON)
+    return permits.pop()
 
 
 def in_use(pool):

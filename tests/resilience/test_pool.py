@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import random
 import signal
-import sys
 import threading
 import time
 
 import pytest
 from hypothesis import given, strategies as st
-from pool_callers import FAR, SOON, Acquirer, Late, Queued, in_use
+from pool_callers import FAR, SOON, Acquirer, Late, Queued, acquired_elsewhere, in_use
 from strikes import interrupt, moments
 
 from holystream.clocks import CancelToken
@@ -196,10 +194,7 @@ class TestQueue:
         pool = PrioritySemaphore(2, clock=lambda: now[0])
         first = pool.acquire()
         now[0] = 130.0
-        others = []
-        thread = threading.Thread(target=lambda: others.append(pool.acquire()))
-        thread.start()
-        thread.join(SOON)
+        _second = acquired_elsewhere(pool)
         now[0] = 412.5
         with pytest.raises(QueueTimeout) as caught:
             pool.acquire(timeout=0.001)
@@ -571,66 +566,3 @@ class TestStatistics:
                     done.append(permit)
             assert in_use(pool) == len(held)
             assert all(permit.held for permit in held)
-
-
-class Inside:
-    """Counts the threads between an acquire and its release."""
-
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.now = self.most = 0
-
-    def __enter__(self):
-        with self.lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-
-    def __exit__(self, *_):
-        with self.lock:
-            self.now -= 1
-
-
-def impatient(pool, inside, rng):
-    """Acquire once: wait, time out, be cancelled; then release, or lose the permit."""
-    token = CancelToken() if rng.random() < 0.5 else None
-    if token is not None and rng.random() < 0.5:
-        threading.Thread(target=token.cancel).start()
-    try:
-        permit = pool.acquire(timeout=rng.choice([0, 1e-4, SOON]), cancel=token)
-    except (QueueFull, QueueTimeout, StreamCancelled):
-        return
-    with inside:
-        assert permit.held
-    if rng.random() < 0.6:
-        permit.release()
-
-
-@pytest.mark.parametrize("limit", [1, 3])
-def test_a_crowd_of_impatient_callers_loses_nothing(limit):
-    pool, inside = PrioritySemaphore(limit, max_queue=8), Inside()
-    barrier, failures = threading.Barrier(12), []
-
-    def run(seed):
-        rng = random.Random(seed)
-        try:
-            barrier.wait(SOON)
-            for _ in range(150):
-                impatient(pool, inside, rng)
-        except BaseException as error:  # noqa: BLE001 - shown below
-            failures.append(error)
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=run, args=(n,)) for n in range(12)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(SOON)
-            assert not thread.is_alive()
-    finally:
-        sys.setswitchinterval(before)
-    assert not failures
-    assert 1 <= inside.most <= limit
-    now = pool.statistics()
-    assert (now.in_use, now.queued) == (0, 0)
