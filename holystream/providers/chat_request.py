@@ -103,7 +103,7 @@ def chat_request(
     _override(body, extra_body)
     name = body.get("model")
     if not isinstance(name, str) or not name.strip():
-        raise wrong("model", _blank(name), "the name of a model")
+        raise wrong("model", _blank(name), "the name of a model: give model=")
     if deterministic is not None and not isinstance(deterministic, bool):
         raise wrong("deterministic", kind(deterministic), "True, False or None")
     body = {key: plain(value, key) for key, value in body.items()}

@@ -188,7 +188,7 @@ WRONG = [
     ({"prompt": message(name=nested(120))}, "messages is more than 100 levels deep"),
     ({"prompt": message(name=endless())}, "messages is more than 100 levels deep"),
     # model
-    ({"model": None}, "model is None: expected the name of a model"),
+    ({"model": None}, "model is None: expected the name of a model: give model="),
     ({"model": " "}, "model is empty"),
     ({"model": b"m"}, "model is a bytes"),
     # numbers
