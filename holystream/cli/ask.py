@@ -39,8 +39,8 @@ HELP = "ask a model; the answer goes to stdout as it arrives"
 _EPILOG: Final = """\
 The key is read from the provider's own variable: HOLYSHEEP_API_KEY, OPENAI_API_KEY
 and so on, HOLYSTREAM_API_KEY for openai-compatible servers (local ones need none).
-Standard input is read to its
-end unless it is a terminal: in a loop that reads a file, add </dev/null.
+Standard input is read to its end unless it is a terminal: in a loop that reads a file,
+add </dev/null.
 Before a wait for another attempt, stderr is told how long and why: on a terminal in a
 line that vanishes when the wait is over.
 With --journal, prompt and answer are recorded; if the answer does not end, the command
