@@ -8,6 +8,7 @@ in pieces and by different threads in turn, and let go of from any thread at any
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections import deque
@@ -96,6 +97,8 @@ class Driver(Generic[Message, Event]):
         self._failed_at = 0.0
         self._guard: SocketGuard | None = None
         self._permit: Permit | None = None
+        self._had_permit = False
+        self._used_at = 0.0
         self._connection: Connection[Message] | None = None
         self._unregister: Callable[[], None] | None = None
         # A step has begun, and its events are not held yet.
@@ -267,16 +270,28 @@ class Driver(Generic[Message, Event]):
         seconds = self._exchange.deadline.left(began)
         if seconds <= 0:
             return None
+        self._used_at = began
         try:
-            self._permit = self._pool.acquire(
-                priority=self._priority,
-                timeout=min(self._queue_timeout, seconds),
-                cancel=self._token,
-            )
+            if self._had_permit:
+                # It gave the permit back to wait for its retry: it does not queue anew.
+                self._permit = self._pool.reacquire(
+                    priority=self._priority,
+                    deadline=None if seconds == math.inf else seconds,
+                    cancel=self._token,
+                    holder=self,
+                )
+            else:
+                self._permit = self._pool.acquire(
+                    priority=self._priority,
+                    timeout=min(self._queue_timeout, seconds),
+                    cancel=self._token,
+                    holder=self,
+                )
+                self._had_permit = True
         except StreamCancelled:
             raise self._ended() from None
         except QueueTimeout as error:
-            if seconds > self._queue_timeout:
+            if seconds > self._queue_timeout and not self._had_permit:
                 raise self._exchange.describe(error) from None
             return None
         except PoolError as error:
@@ -306,7 +321,7 @@ class Driver(Generic[Message, Event]):
             return self._failed(fault)
         if batch is None:
             return self._failed(guard.fault(FaultKind.ENDED))
-        now = self._now()
+        self._used_at = now = self._now()
         events = exchange.receive(batch, now)
         if self._attended:
             self._attended = self._attempts.received(now)
@@ -363,6 +378,15 @@ class Driver(Generic[Message, Event]):
             if self._permit is not None:
                 self._permit.release()
                 self._permit = None
+
+    @property
+    def stream_id(self) -> str:
+        """The stream's id, by which its pool knows it."""
+        return self._exchange.stream_id
+
+    def idle(self) -> float:
+        """Return the seconds since the connection was last read from."""
+        return self._now() - self._used_at
 
     def cancel(self) -> None:
         """End the answer for good: reading on raises `StreamCancelled`."""
@@ -423,6 +447,9 @@ class Driver(Generic[Message, Event]):
         return self._exchange.describe(error)
 
     def __del__(self) -> None:
+        if not hasattr(self, "pending"):
+            # An exception out of a signal handler struck in the midst of __init__.
+            return
         if self._recorder is not None and self._recorder.owns:
             self._abandoned.append(self._recorder)
         if self._attempts.open:

@@ -13,6 +13,7 @@ own evidence. Not thread-safe; any thread may read `transcript`.
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 from holystream.clocks import Deadline, ReadClocks, Timeouts
@@ -106,7 +107,9 @@ class Exchange:
         self._policy = retry
         self._rng = rng
         self._ways = tuple(dict.fromkeys(way.name for way in resume))
-        self._joining = Joining(request, provider, resume, name=stream_id)
+        # A stream's id may be used again; what a server keeps must have one name.
+        name = f"{stream_id}.{uuid.uuid4().hex}"
+        self._joining = Joining(request, provider, resume, name=name)
         self._decoder: Decoder = provider.decoder(request, segment=0)
         self._ledger = Ledger(request.prompts)
         self._min_guarantee = min_guarantee

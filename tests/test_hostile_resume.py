@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import re
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -21,6 +23,7 @@ from holystream import (
     RetryBudget,
     RetryPolicy,
 )
+from holystream.driver import Driver
 from holystream.simulator import Script, Simulator
 
 KEY = "sk-0123456789abcdef"
@@ -199,3 +202,55 @@ class TestABodyThatIsKept:
         assert asked[:2] == [b"POST", b"GET"]
         assert completion.text == text_of("hello")
         assert completion.guarantee is not Guarantee.VERBATIM
+
+    def test_streams_of_one_id_have_each_their_own(self):
+        """A server that names no answers keeps them by our names alone."""
+        kept = {}
+
+        def body(request):
+            head, _, asked = request.partition(b"\r\n\r\n")
+            if head.startswith(b"GET"):
+                place = re.search(rb"conv_id=(\S+)&from=(\d+)", head)
+                return kept[place[1]][int(place[2]) :]
+            name = re.search(rb"X-Conversation-Id: (\S+)", head)[1]
+            word = json.loads(asked)["messages"][0]["content"]
+            texts = [
+                {"index": 0, "delta": {"content": f"{word}{n} "}} for n in range(20)
+            ]
+            end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+            kept[name] = b"".join(
+                b"data: %s\n\n" % json.dumps({"choices": [choice]}).encode()
+                for choice in (*texts, end)
+            )
+            return kept[name][: len(kept[name]) // 2]
+
+        def serve(peer):
+            answer = body(read_request(peer))
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
+            peer.sendall(b"Connection: close\r\n\r\n" + answer)
+
+        with (
+            Peer(serve) as server,
+            Client(
+                KEY,
+                provider="llama.cpp",
+                base_url=f"{server.url}/v1",
+                model="sim",
+                retry=SOON,
+            ) as client,
+            client.stream("a", stream_id="one", temperature=1) as one,
+            client.stream("b", stream_id="one", temperature=1) as other,
+        ):
+            one.open()
+            other.open()
+            assert one.get_final_text() == "".join(f"a{n} " for n in range(20))
+            assert other.get_final_text() == "".join(f"b{n} " for n in range(20))
+            assert one.guarantee is Guarantee.VERBATIM
+
+
+def test_a_stream_that_a_signal_kept_from_being_made_ends_in_silence(monkeypatch):
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    object.__new__(Driver)
+    gc.collect()
+    assert complaints == []
