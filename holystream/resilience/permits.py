@@ -22,7 +22,7 @@ class Permit:
         priority: The priority it was acquired with.
     """
 
-    __slots__ = ("__weakref__", "_grants", "_tokens", "priority")
+    __slots__ = ("_grants", "_tokens", "priority")
 
     # Made by the pool alone, which writes these: an __init__ would cost as much as all
     # the rest of an acquire.

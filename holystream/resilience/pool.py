@@ -36,11 +36,16 @@ if TYPE_CHECKING:
     from holystream.clocks import CancelToken
     from holystream.resilience.holders import HeldPermit, PermitHolder
     from holystream.resilience.lanes import Order
+    from holystream.resilience.seats import Token
 
 __all__ = ["PRIORITIES", "Permit", "PoolStatistics", "Priority", "PrioritySemaphore"]
 
 HERD: Final = 1.0
 """Seconds of a timeout from which on it has jitter."""
+_NOTHING: Final[list[Token]] = []
+"""What a permit has that was not granted yet. It stays empty."""
+_thread: Final = threading.get_ident
+
 QUEUE_PER_PERMIT: Final = 10
 """Waiters that the queue has room for, for each permit, unless told otherwise."""
 
@@ -203,7 +208,7 @@ class PrioritySemaphore:
         grants = self._grants
         permit = Permit()
         permit._grants = grants  # noqa: SLF001 - one unit
-        permit._tokens = []  # noqa: SLF001 - one unit
+        permit._tokens = _NOTHING  # noqa: SLF001 - one unit
         permit.priority = priority
         try:
             if priority in grants.gate:
@@ -217,7 +222,7 @@ class PrioritySemaphore:
                 seat = permit._tokens[0].seat  # noqa: SLF001 - one unit
                 seat.uses += 1
                 seat.priority = priority
-                seat.thread = threading.get_ident()
+                seat.thread = _thread()
                 if holder is not None:
                     seat.holder = weakref.ref(holder)
                 seat.since = self._clock()
@@ -259,7 +264,7 @@ class PrioritySemaphore:
         grants = self._grants
         permit = Permit()
         permit._grants = grants  # noqa: SLF001 - one unit
-        permit._tokens = []  # noqa: SLF001 - one unit
+        permit._tokens = _NOTHING  # noqa: SLF001 - one unit
         permit.priority = priority
         seconds = math.inf if deadline is None else deadline
         try:

@@ -61,7 +61,8 @@ def _suspect(grants: Grants, waiter: Waiter) -> None:
         return
     _, seats = grants.places()
     own = sum(seat.thread == waiter.thread for seat in seats)
-    if own:
+    # Looked at last: one of those may be what it was granted this moment.
+    if own and not waiter.tokens:
         grants.suspected = True
         warnings.warn(
             f"a thread waits for a permit of a pool of {grants.limit} and acquired "

@@ -11,6 +11,7 @@ from pool_callers import FAR, Acquirer, Holder, Returner, acquired_elsewhere, in
 
 from holystream.errors import QueueTimeout, StreamCancelled
 from holystream.resilience import waiting
+from holystream.resilience.lanes import Lanes, Waiter
 from holystream.resilience.pool import PrioritySemaphore
 
 
@@ -210,6 +211,18 @@ class TestSelfDeadlock:
             warnings.showwarning = released
             assert pool.acquire(timeout=FAR).held
         assert heard
+
+    @pytest.mark.filterwarnings("error::RuntimeWarning")
+    def test_whoever_is_granted_one_in_that_moment_is_not_warned(self):
+        pool = PrioritySemaphore(1)
+        permit = pool.acquire()
+        grants = pool._grants
+        waiter = Waiter("normal")
+        assert grants.join(waiter, Lanes.add, 1)
+        permit.release()
+        assert pool.holders()[0].ours
+        waiting._suspect(grants, waiter)
+        assert not grants.suspected
 
     @pytest.mark.filterwarnings("error::RuntimeWarning")
     def test_a_warning_that_is_an_error_leaves_the_queue(self):

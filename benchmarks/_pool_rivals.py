@@ -1,0 +1,81 @@
+"""Ways to hand a permit from thread to thread, all with the same two verbs."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from holystream import PrioritySemaphore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOR_EVER = 600.0
+"""Seconds; no wait of a benchmark is longer."""
+
+
+class BareLocks:
+    """The floor: a lock for each thread, and each releases the next one's. No queue."""
+
+    def __init__(self, threads: int) -> None:
+        self._locks = [threading.Lock() for _ in range(threads + 1)]
+        for lock in self._locks[:-1]:
+            lock.acquire()
+
+    def take(self, number: int) -> Callable[[], None]:
+        """Wait for one's turn; return what passes it on."""
+        self._locks[number].acquire()
+        following = self._locks[(number + 1) % len(self._locks)]
+        return following.release
+
+
+class Pool:
+    """Ours."""
+
+    def __init__(self, threads: int, permits: int = 1) -> None:
+        self._pool = PrioritySemaphore(permits, max_queue=threads + 1, timeout=FOR_EVER)
+
+    def take(self, _: int) -> Callable[[], None]:
+        """Wait for one's turn; return what passes it on."""
+        return self._pool.acquire().release
+
+
+class StandardSemaphore:
+    """`threading.Semaphore`: a condition and its deque of waiters."""
+
+    def __init__(self, _: int, permits: int = 1) -> None:
+        self._semaphore = threading.Semaphore(permits)
+
+    def take(self, _: int) -> Callable[[], None]:
+        """Wait for one's turn; return what passes it on."""
+        self._semaphore.acquire()
+        return self._semaphore.release
+
+
+class NotifyAll:
+    """What many pools do: wake everybody, and let them fight for it."""
+
+    def __init__(self, _: int, permits: int = 1) -> None:
+        self._condition = threading.Condition()
+        self._free = permits
+
+    def take(self, _: int) -> Callable[[], None]:
+        """Wait for one's turn; return what passes it on."""
+        with self._condition:
+            while not self._free:
+                self._condition.wait()
+            self._free -= 1
+        return self._release
+
+    def _release(self) -> None:
+        with self._condition:
+            self._free += 1
+            self._condition.notify_all()
+
+
+RIVALS = {
+    "bare": ("a bare lock for each thread", BareLocks),
+    "pool": ("PrioritySemaphore", Pool),
+    "semaphore": ("threading.Semaphore", StandardSemaphore),
+    "notify_all": ("Condition.notify_all", NotifyAll),
+}
