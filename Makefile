@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint check bench clean
+.PHONY: help demo test coverage lint check bench clean
 
 help:
 	@echo "make demo    watch a stream break and go on: no key, no network needed"
-	@echo "make test    the tests, with branch coverage; some of them: ARGS='-k pool'"
+	@echo "make test    the tests, on all cores; some of them: ARGS='-k pool'"
+	@echo "make coverage  the tests, and which branches they take"
 	@echo "make check   ruff, mypy --strict, then the tests"
 	@echo "make bench   the benchmarks"
 	@echo "make clean   remove whatever the other verbs made, .venv included"
@@ -18,18 +19,21 @@ help:
 demo: $(VENV)/.core
 	@$(BIN)/holystream demo $(ARGS)
 
-# Coverage is only worth reading when all tests ran.
 test: $(VENV)/.test
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+endif
+
+# Takes half as long again as the tests alone.
+coverage: $(VENV)/.test
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest --numprocesses=auto --dist=worksteal; \
 	status=$$?; \
 	$(BIN)/python -m coverage combine --quiet && \
 	$(BIN)/python -m coverage report || status=$$((status ? status : 1)); \
 	exit $$status
-endif
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check
