@@ -156,9 +156,9 @@ class Grants:
         """
         joined = True
         with self._mutex:
-            # Before we know that nothing is free: whoever gives back sees us.
-            self.gate = _NOBODY
             add(self._lanes, waiter)
+            # Closes the gate before it looks for a token: whoever gives one back from
+            # then on sees us.
             self._sort_out()
             if not waiter.tokens:
                 if self._lanes.queued > room:
