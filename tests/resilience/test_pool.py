@@ -391,6 +391,22 @@ class TestRaces:
                 holder.release()  # it had not begun
             assert waiter.outcome().held
 
+    def test_what_a_handler_releases_while_its_thread_queues_up_is_handed_on(self):
+        for strike in moments(FILES):
+            pool = PrioritySemaphore(1)
+            given = pool.acquire()
+            waiter = Acquirer(pool, done=[])
+
+            def unless_struck(strike=strike, given=given):
+                if not strike.struck:
+                    given.release()
+
+            # The other one is served first, and then this thread.
+            with strike.by(given.release):
+                permit = pool.acquire(timeout=2.0, cancel=Queued(unless_struck))
+            assert permit.held
+            waiter.outcome()
+
     def test_an_interrupt_in_a_resize_loses_no_seat(self):
         for strike in moments(FILES):
             pool = PrioritySemaphore(3, reserve=0.4)
