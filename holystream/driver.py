@@ -271,19 +271,21 @@ class Driver(Generic[Message, Event]):
         if seconds <= 0:
             return None
         self._used_at = began
+        deadline = None if seconds == math.inf else seconds
         try:
             if self._had_permit:
                 # It gave the permit back to wait for its retry: it does not queue anew.
                 self._permit = self._pool.reacquire(
                     priority=self._priority,
-                    deadline=None if seconds == math.inf else seconds,
+                    deadline=deadline,
                     cancel=self._token,
                     holder=self,
                 )
             else:
                 self._permit = self._pool.acquire(
                     priority=self._priority,
-                    timeout=min(self._queue_timeout, seconds),
+                    timeout=self._queue_timeout,
+                    deadline=deadline,
                     cancel=self._token,
                     holder=self,
                 )
@@ -291,7 +293,7 @@ class Driver(Generic[Message, Event]):
         except StreamCancelled:
             raise self._ended() from None
         except QueueTimeout as error:
-            if seconds > self._queue_timeout and not self._had_permit:
+            if self._exchange.deadline.left(self._now()) > 0:
                 raise self._exchange.describe(error) from None
             return None
         except PoolError as error:
