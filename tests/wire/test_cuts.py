@@ -20,6 +20,7 @@ from holystream import (
     Guarantee,
     Interrupted,
     Resumed,
+    RetryBudget,
     RetryPolicy,
     StreamInterrupted,
     TextDelta,
@@ -244,7 +245,14 @@ def read(stream):
 
 @pytest.fixture(scope="module")
 def client(sim):
-    with Client("sk-test", base_url=sim.base_url, model="m", retry=AT_ONCE) as client:
+    with Client(
+        "sk-test",
+        base_url=sim.base_url,
+        model="m",
+        retry=AT_ONCE,
+        # It is cut more often than any client should put up with.
+        retry_budget=RetryBudget(floor=1e6),
+    ) as client:
         yield client
 
 
