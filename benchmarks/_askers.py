@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 
-from holystream import Client, Guarantee, RetryPolicy, Rewound
+from holystream import Client, Guarantee, RetryBudget, RetryPolicy, Rewound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,13 @@ def ours(
     temperature: float | None = None,
 ) -> Ask:
     client = Client(
-        provider=provider, base_url=url, model="m", retry=_RETRY, resume=resume
+        provider=provider,
+        base_url=url,
+        model="m",
+        retry=_RETRY,
+        resume=resume,
+        # Without waits it breaks more often in a second than any link would.
+        retry_budget=RetryBudget(floor=1e6),
     )
 
     def ask(prompt: str) -> Answer:
