@@ -1,6 +1,6 @@
 """One answer on its way: messages and faults in, events and decisions out, no I/O.
 
-An `Exchange` decides; its driver (stream.py) carries out. For each attempt the driver
+An `Exchange` decides; its driver (driver.py) carries out. For each attempt the driver
 calls `attempt`, then `connected`, then `receive` for every batch, and ends it with
 `fault`: a clean end of the body is a fault as well, for a clean end proves nothing.
 After `receive` or `fault`, one of three things is true: `completion` is set, `error` is
