@@ -189,7 +189,11 @@ class Database:
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """See that it is a journal that we know, or make it one if it is empty."""
-        if self._is_ours(connection):
+        # One snapshot for its three reads: another process may be making it now.
+        connection.execute("BEGIN")
+        ours = self._is_ours(connection)
+        connection.execute("COMMIT")
+        if ours:
             return
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -217,11 +218,12 @@ def test_many_processes_make_one_journal_at_once(path):
                 journal.append(claim, text_events(first, 1))
             journal.finish(claim, Outcome.DONE, b"")
 
-    children = [Child(work) for _ in range(10)]
-    os.close(go_writing)
-    for child in children:
-        assert child.ended() == ""
-    os.close(go_reading)
+    with contextlib.ExitStack() as family:
+        children = [family.enter_context(Child(work)) for _ in range(10)]
+        os.close(go_writing)
+        os.close(go_reading)
+        for child in children:
+            assert child.ended() == ""
     with SQLiteJournal(path) as journal:
         assert [info.next_seq for info in journal.streams()] == [21] * 10
     assert is_whole(path)
