@@ -220,7 +220,7 @@ class Waiting(Event, frozen=True, kw_only=True):
 
     Attributes:
         delay: Seconds from the moment the fault was met.
-        reason: Why this long: "backoff", "server hint" or "immediate".
+        reason: Why this long: "backoff", "server hint", "circuit open" or "immediate".
         attempt: The number of the next attempt, from 1.
         attempts_left: Attempts without progress that remain after it, or None where
             a custom tenacity ``stop`` decides.

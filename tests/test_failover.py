@@ -215,6 +215,49 @@ class TestBreakers:
         assert "".join(map(str, events)) == text_of("hello")
         assert max(each.delay for each in events if isinstance(each, Waiting)) >= 29
 
+    def test_a_stream_with_text_waits_longer_than_it_would_for_a_server(
+        self, regions, holystream_clock
+    ):
+        (cut,) = regions(Script(cut_at=4000, times=1))
+        policy = BreakerPolicy(failures=1, open_for=100, jitter=0)
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(cut.base_url, name="a"),
+                Endpoint(nowhere, name="b", priority=1),
+                breaker=policy,
+            ) as client,
+        ):
+            events = list(client.stream("hello", temperature=0))
+        assert "".join(map(str, events)) == text_of("hello")
+        longest = max(
+            (each for each in events if isinstance(each, Waiting)),
+            key=lambda each: each.delay,
+        )
+        assert longest.delay >= 99
+        assert longest.reason == "circuit open"
+
+    def test_a_stream_with_text_waits_for_no_probe_after_its_deadline(
+        self, regions, holystream_clock
+    ):
+        (cut,) = regions(Script(cut_at=4000, times=1))
+        policy = BreakerPolicy(failures=1, open_for=100, jitter=0)
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(cut.base_url, name="a"),
+                Endpoint(nowhere, name="b", priority=1),
+                breaker=policy,
+            ) as client,
+        ):
+            stream = client.stream("hello", temperature=0, deadline=90)
+            with pytest.raises(StreamInterrupted) as caught:
+                stream.until_done()
+        assert "is left alone for now" in caught.value.message
+        assert "would begin after the deadline" in caught.value.message
+        assert "asks" not in caught.value.message
+        assert text_of("hello").startswith(caught.value.partial_text)
+
     def test_an_only_endpoint_is_not_left_for_cutting(self, regions):
         (cut,) = regions(Script(cut_at=4000, times=20))
         with client_of(

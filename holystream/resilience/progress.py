@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from holystream.errors import ConnectionLost, FirstTokenTimeout, Verdict
+from holystream.errors import (
+    CircuitOpen,
+    ConnectionLost,
+    FirstTokenTimeout,
+    Verdict,
+)
 from holystream.resilience.verdicts import hint_of, verdict_of
 
 if TYPE_CHECKING:
@@ -23,6 +28,10 @@ HINT_SPREAD = 0.1
 """A server's hint is lengthened by up to this share of itself: a server that sends
 away a thousand callers with ``Retry-After: 30`` should not meet them all again in the
 same instant. Retrying earlier than asked would be rude, so it is only added to."""
+
+
+Reason: TypeAlias = Literal["immediate", "backoff", "server hint", "circuit open"]
+"""What decided how long a stream waits."""
 
 
 class _State(Protocol):
@@ -70,14 +79,14 @@ class Wait:
 
     Attributes:
         delay: Seconds from the failure.
-        reason: What decided it: "immediate", "backoff" or "server hint".
+        reason: What decided it: "immediate", "backoff", "server hint" or "circuit open".
         attempt: The number of the next attempt in the stream's life, from 2.
         attempts_left: Attempts that may follow it without progress, or None where a
             custom ``stop`` decides.
     """
 
     delay: float
-    reason: Literal["immediate", "backoff", "server hint"]
+    reason: Reason
     attempt: int
     attempts_left: int | None
 
@@ -222,6 +231,8 @@ class RetryProgress:
             hint is not None
             and hint > policy.retry_after_cap
             and verdict is not Verdict.FATAL
+            # No server asks for that wait: it is ours, and ends by the deadline.
+            and not isinstance(error, CircuitOpen)
         ):
             return (
                 f"the server asks to wait {hint:g} s, "
@@ -278,8 +289,8 @@ def _attempts(count: int) -> str:
     return "1 attempt" if count == 1 else f"{count} attempts"
 
 
-def _reason(error: Exception, delay: float) -> Literal["backoff", "server hint"]:
+def _reason(error: Exception, delay: float) -> Reason:
     hint = hint_of(error)
-    if hint is not None and delay <= hint * (1.0 + HINT_SPREAD):
-        return "server hint"
-    return "backoff"
+    if hint is None or delay > hint * (1.0 + HINT_SPREAD):
+        return "backoff"
+    return "circuit open" if isinstance(error, CircuitOpen) else "server hint"

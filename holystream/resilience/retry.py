@@ -25,7 +25,7 @@ from tenacity.stop import StopBaseT, stop_base
 from tenacity.wait import WaitBaseT, wait_base
 
 from holystream.clocks import check_seconds
-from holystream.errors import ConfigurationError, Verdict
+from holystream.errors import CircuitOpen, ConfigurationError, Verdict
 from holystream.resilience.progress import HINT_SPREAD, GiveUp, RetryProgress, Wait
 from holystream.resilience.verdicts import hint_of, verdict_of
 
@@ -204,7 +204,10 @@ class _PolicyRetry(retry_base):
         return (
             error is not None
             and verdict_of(error) not in self.hopeless
-            and (hint_of(error) or 0.0) <= self.retry_after_cap
+            and (
+                isinstance(error, CircuitOpen)
+                or (hint_of(error) or 0.0) <= self.retry_after_cap
+            )
         )
 
 
@@ -230,6 +233,7 @@ class RetryPolicy:
             common use.
         retry_after_cap: Seconds. A server that asks for a longer wait ends the stream
             at once, with the hint in the error's ``retry_after``; ``inf`` for never.
+            For an open breaker a stream with text waits longer than that, too.
         reset_after: Seconds that a connection must have lived before its progress
             sets the count of attempts back.
         first_token_attempts: Attempts that may end with `FirstTokenTimeout` without

@@ -331,8 +331,8 @@ class Router:
             for health in self._usable(model, self._clock())
         )
         return CircuitOpen(
-            "every endpoint fails and is left alone for now; nothing was sent: "
-            f"{states}",
+            "every endpoint fails and is left alone for now, so this request was not "
+            f"sent: {states}",
             retry_after=self.retry_after(model=model),
         )
 

@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 from holystream.clocks import Deadline
 from holystream.errors import (
     AuthenticationError,
+    CircuitOpen,
     ConfigurationError,
     ConnectionFailed,
     ConnectionLost,
@@ -223,6 +224,13 @@ class TestServerHint:
     def test_the_cap_may_be_lifted(self):
         policy = RetryPolicy(retry_after_cap=math.inf, jitter=None)
         assert fail(policy.start(0.0), 1, lost(retry_after=9e4))[0].delay == 9e4
+
+    def test_the_cap_is_for_servers_not_for_a_breaker_of_ours(self):
+        error = CircuitOpen("left alone", retry_after=300.0)
+        wait = steady().start(0.0).failed(error, 0.0, NEVER)
+        assert (wait.delay, wait.reason) == (300.0, "circuit open")
+        decision = steady().start(0.0).failed(error, 0.0, Deadline(299.0))
+        assert "after the deadline" in decision.reason
 
     def test_a_hint_beyond_the_deadline_ends_it(self):
         decision = (
