@@ -1,8 +1,8 @@
 """Event streams over HTTP: open one, read it in batches, give its connection back.
 
 requests does the work, on guarded connections (wire/connection.py). What it would do
-behind our back it does not: keys are set by an ``AuthBase`` so that ``.netrc`` cannot
-replace them, redirects are judged here, and no cookie is kept.
+behind our back it does not: requests are prepared here, so that ``.netrc`` cannot
+replace a key, redirects are judged here, and no cookie is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import requests
-import requests.auth
 
 from holystream.errors import Phase
 from holystream.wire.connection import GuardedAdapter, current_guard
@@ -41,8 +40,6 @@ from holystream.wire.request import is_loopback, origin
 from holystream.wire.sse import EventParser, LineSafeRaw, ServerSentEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from holystream.wire.request import HttpRequest
     from holystream.wire.socketio import SocketGuard
 
@@ -57,6 +54,7 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 
 _OK = 200
 _LINES_OF_AN_EVENT = 2
+_URLS_KEPT = 64
 _PERMANENT_REDIRECTS = (301, 308)
 
 
@@ -206,6 +204,7 @@ class HttpTransport:
         self._session = self._new_session()
         # What the environment says of proxies and certificates, for each origin.
         self._settings: dict[tuple[str, str, int | None], dict[str, Any]] = {}
+        self._urls: dict[str, str] = {}
         _transports.add(self)
 
     def open(self, request: HttpRequest, guard: SocketGuard) -> HttpConnection:
@@ -274,15 +273,13 @@ class HttpTransport:
                 "X-Request-ID": request_id,
                 **request.headers,
             }
-            prepared = session.prepare_request(
-                requests.Request(
-                    request.method,
-                    request.url,
-                    headers=headers,
-                    data=request.body,
-                    auth=_Secrets(request.secrets),
-                )
-            )
+            prepared = requests.PreparedRequest()
+            prepared.method = request.method.upper()
+            prepared.url = self._url(request.url)
+            prepared.prepare_headers(headers)
+            prepared.headers.update(request.secrets)
+            prepared.body = request.body or None
+            prepared.prepare_content_length(prepared.body)
             # What HTTP would strip is left out, and nothing else.
             if last_event_id := request.last_event_id.encode().strip(b" \t"):
                 # As bytes: http.client would write a text as Latin-1. Not prepared:
@@ -303,18 +300,33 @@ class HttpTransport:
         guard.phase = Phase.HEADERS
         return response
 
+    def _url(self, url: str) -> str:
+        """Return a URL as requests writes it, which takes it a while to find out."""
+        written = self._urls.get(url)
+        if written is None:
+            prepared = requests.PreparedRequest()
+            prepared.prepare_url(url, None)
+            assert prepared.url is not None, "it was just set"  # noqa: S101 - an invariant
+            if len(self._urls) >= _URLS_KEPT:
+                self._urls.clear()
+            written = self._urls[url] = prepared.url
+        return written
+
     def _environment(self, session: requests.Session, url: str) -> dict[str, Any]:
         place = origin(url)
         settings = self._settings.get(place)
         if settings is None:
-            settings = dict(
-                session.merge_environment_settings(url, {}, True, self._verify, None)
-            )
             scheme, host, _ = place
             if scheme == "http" and is_loopback(host):
                 # What is sent in the clear, key included, because it does not leave
                 # this machine must not leave it by way of a proxy.
-                settings["proxies"] = {}
+                settings = {"proxies": {}, "stream": True}
+            else:
+                settings = dict(
+                    session.merge_environment_settings(
+                        url, {}, True, self._verify, None
+                    )
+                )
             # A race only computes the same twice.
             self._settings[place] = settings
         return settings
@@ -354,14 +366,3 @@ class _Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - requests' signature
         return None
-
-
-class _Secrets(requests.auth.AuthBase):
-    """Sets the headers with keys; its presence keeps requests from ``.netrc``."""
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = headers
-
-    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
-        r.headers.update(self._headers)
-        return r
