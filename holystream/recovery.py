@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,16 +17,7 @@ from holystream.errors import (
     StreamFinished,
     StreamUnknown,
 )
-from holystream.events import (
-    CONTENT,
-    Failed,
-    Finished,
-    Logprobs,
-    Resumed,
-    Rewound,
-    TextDelta,
-    UsageReport,
-)
+from holystream.events import Failed, Rewound, TextDelta
 from holystream.journal import Entries, JournalState, Outcome
 from holystream.journal.codec import decode
 from holystream.recovered import (
@@ -37,20 +28,16 @@ from holystream.recovered import (
     check_text,
     guarantee_of,
 )
-from holystream.resume.checkpoint import Checkpoint, Recorded, folded
+from holystream.resume.checkpoint import Checkpoint, Recorded
+from holystream.resume.retelling import Retelling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from holystream.events import StreamEvent
     from holystream.journal import Claim, Journal, StreamMeta
     from holystream.providers.base import Provider
     from holystream.transcript import Transcript
 
 _log = logging.getLogger("holystream")
-
-_TOLD: Final = (*CONTENT, Logprobs, Resumed, UsageReport)
-"""What is told again of a stream that was recorded."""
 
 
 def from_journal(
@@ -126,31 +113,33 @@ class _Place:
     rest: str = ""
     withdrawn: bool = False
 
-    def find(self, recorded: str, discarded: Sequence[str]) -> None:
+    def find(self, retold: Retelling) -> None:
         """Find it in what was recorded.
 
         Raises:
             InvalidRequest: It is not there.
         """
-        text = self.partial_text
+        text, length = self.partial_text, retold.transcript.length
         if text is None:
-            if self.after and discarded:
+            if self.after and retold.rewound:
                 # A length does not say which text it is the length of.
                 raise InvalidRequest(
                     "the answer was begun anew while it was recorded: pass the text "
                     "that you have as partial_text=, not its length, or take the whole"
                 )
-            if self.after > len(recorded):
+            if self.after > length:
                 raise InvalidRequest(
-                    f"after={self.after} is beyond the {len(recorded)} characters that "
+                    f"after={self.after} is beyond the {length} characters that "
                     "were recorded: pass the text that you have as partial_text="
                 )
-        elif recorded.startswith(text):
+            return
+        recorded = retold.transcript.text
+        if recorded.startswith(text):
             self.after = len(text)
-        elif any(each.startswith(text) for each in discarded):
+        elif retold.withdrawn:
             self.after, self.withdrawn = 0, True
         elif text.startswith(recorded):
-            self.after, self.rest = len(text), text[len(recorded) :]
+            self.after, self.rest = len(text), text[length:]
         else:
             raise InvalidRequest(_OTHER_TEXT)
 
@@ -164,10 +153,8 @@ def _recovered(
 ) -> Recovered:
     # Again: until it was claimed, its owner could write.
     meta = _meta(journal, stream_id)
-    events = _read(journal, stream_id)
-    transcript, standing = folded(events)
-    last = standing[-1] if standing else None
-    completion = last.completion if isinstance(last, Finished) else None
+    retold = _retold(journal, stream_id, place.partial_text)
+    transcript, completion = retold.transcript, retold.completion
     if completion is not None and claim is not None:
         # Its owner died between the last event and the end.
         journal.finish(claim, Outcome.DONE, b"")
@@ -181,10 +168,7 @@ def _recovered(
             f"where stream {stream_id!r} stood cannot be read: the journal is damaged. "
             "What it holds of the answer can be read with Journal.read()."
         ) from error
-    place.find(
-        transcript.text,
-        [event.discarded for event in events if isinstance(event, Rewound)],
-    )
+    place.find(retold)
     if place.rest:
         if claim is None:
             raise InvalidRequest(_OTHER_TEXT)
@@ -204,7 +188,7 @@ def _recovered(
         min_guarantee=guarantee_of(recorded.min_guarantee),
         transcript=transcript,
         checkpoint=checkpoint,
-        events=[*told, *_told(standing, place.after)],
+        events=[*told, *retold.behind(place.after)],
         claim=claim,
         completion=completion,
         error=None if completion is not None else _error_of(meta, transcript),
@@ -218,38 +202,17 @@ def _meta(journal: Journal, stream_id: str) -> StreamMeta:
     return meta
 
 
-def _read(journal: Journal, stream_id: str) -> list[StreamEvent]:
-    events: list[StreamEvent] = []
+def _retold(journal: Journal, stream_id: str, text: str | None) -> Retelling:
+    retold = Retelling(text)
     after = 0
     while True:
         reading = journal.read(stream_id, after=after)
         if not isinstance(reading, Entries):
             raise _unknown(stream_id)
         if not reading.events:
-            return events
-        events += reading.events
+            return retold
+        retold.add(reading.events)
         after = reading.last_seq
-
-
-def _told(events: Sequence[StreamEvent], after: int) -> list[StreamEvent]:
-    """Return what is behind the caller's text."""
-    told: list[StreamEvent] = []
-    for event in events:
-        if isinstance(event, TextDelta) and event.index == 0:
-            if event.offset + len(event.text) > after:
-                known = max(0, after - event.offset)
-                told.append(
-                    TextDelta(
-                        event.text[known:],
-                        event.offset + known,
-                        event.index,
-                        event.segment,
-                        event.raw,
-                    )
-                )
-        elif isinstance(event, (*_TOLD, Finished)):
-            told.append(event)
-    return told
 
 
 def _error_of(meta: StreamMeta, transcript: Transcript) -> StreamError | None:

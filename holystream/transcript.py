@@ -126,10 +126,7 @@ class Transcript:
             if type(event) is TextDelta and event.index == 0
         ]
         if pieces:
-            text = "".join(pieces)
-            self._draft(0).text.append(text, pieces)
-            self.extent += len(text)
-            self.content_events += len(pieces)
+            self.add_pieces(pieces)
             if len(pieces) == len(events):
                 return True
         return self._add_others(events) or bool(pieces)
@@ -141,6 +138,14 @@ class Transcript:
         self.extent += len(text)
         self.content_events += 1
         return self.extent
+
+    def add_pieces(self, pieces: Sequence[str]) -> str:
+        """Fold in text of the first choice; return it, in one piece that is shared."""
+        text = "".join(pieces)
+        self._draft(0).text.append(text, pieces)
+        self.extent += len(text)
+        self.content_events += len(pieces)
+        return text
 
     def _add_others(self, events: Sequence[StreamEvent]) -> bool:
         """Fold in all but the text of the first choice."""

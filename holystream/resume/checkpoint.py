@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 
 from holystream.errors import JournalCorrupt, JournalVersion
-from holystream.events import Guarantee, Rewound
+from holystream.events import Guarantee
 from holystream.providers.base import ChatRequest, Cursor
-from holystream.transcript import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from holystream.errors import StreamError
-    from holystream.events import Completion, StreamEvent
+    from holystream.events import Completion
+    from holystream.transcript import Transcript
 
 _VERSION = 1
 
@@ -178,17 +176,3 @@ class Left(Protocol):
     def completion(self) -> Completion | None: ...  # noqa: D102
     @property
     def error(self) -> StreamError | None: ...  # noqa: D102
-
-
-def folded(events: Sequence[StreamEvent]) -> tuple[Transcript, list[StreamEvent]]:
-    """Return what events amount to, and those of them that still count."""
-    transcript = Transcript()
-    standing: list[StreamEvent] = []
-    for event in events:
-        if isinstance(event, Rewound):
-            transcript.clear()
-            standing.clear()
-        else:
-            standing.append(event)
-            transcript.add([event])
-    return transcript, standing
