@@ -10,11 +10,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
-from holystream.errors import StreamCancelled, StreamClosed, Verdict
+from holystream.errors import JournalError, StreamCancelled, StreamClosed, Verdict
 from holystream.events import Waiting
 from holystream.resilience.budget import SPENT
 from holystream.resilience.health import CREDENTIAL_FAULTS, ENDPOINT_FAULTS
-from holystream.telemetry import AttemptRecord, StreamRecord
+from holystream.telemetry import (
+    AttemptRecord,
+    StreamRecord,
+    due_of_a_stream,
+    due_of_an_attempt,
+)
 from holystream.wire.faults import FaultKind
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from holystream.resilience.budget import RetryBudget
     from holystream.resilience.pool import Priority
     from holystream.resilience.routing import Assignment, Router
-    from holystream.telemetry import Telemetry
+    from holystream.telemetry import Due, Telemetry
     from holystream.wire.faults import Fault
     from holystream.wire.http import HttpConnection
     from holystream.wire.socketio import SocketGuard
@@ -70,8 +75,12 @@ class Attempts:
         # Where its key, or what answers there, was found unfit for this stream.
         self._unfit: set[str] = set()
         self._verdict: Verdict | None = None
+        # What was not told yet of the stream and of its attempt. Whoever tells may be
+        # struck by a signal at any moment, and the next one goes on.
+        self._due: Due = {}
+        self._attempt_due: Due = {}
         # Of the stream.
-        self._opened_at: float | None = None
+        self._opened_at = 0.0
         self._dropped_at = 0.0
         self._started_at = 0.0
         self._strategies: list[str] = []
@@ -89,14 +98,15 @@ class Attempts:
     @property
     def open(self) -> bool:
         """Whether the stream was opened, and its end was not told yet."""
-        return self._opened_at is not None
+        return StreamRecord in self._due
 
     def opened(self, now: float) -> None:
         """Take note that the stream begins."""
         self._opened_at = now
         self._started_at = time.time()
         self._budget.record_request()
-        self._telemetry.opened(self._provider, self._exchange.endpoint, self._model)
+        self._due = due_of_a_stream()
+        self._tell_opening()
 
     def admit(self) -> None:
         """Refuse to queue where nobody would serve the attempt.
@@ -130,6 +140,7 @@ class Attempts:
         assignment = router.pick(
             model=self._model, avoid=avoid, stream_id=exchange.stream_id
         )
+        self._attempt_due = due_of_an_attempt()
         self._assignment = assignment
         exchange.endpoint = assignment.endpoint.name
         if exchange.keeps and exchange.endpoint != before:
@@ -213,22 +224,23 @@ class Attempts:
         assignment, self._assignment = self._assignment, None
         if assignment is not None:
             assignment.finished()
-            self._tell_attempt("finished", None, now)
+        self._tell_attempt("finished", None, now)
         self._tell_stream("done", None, now)
 
     def ended(self, error: BaseException | None, now: float) -> None:
         """Take note that the stream is over, complete or not."""
-        if self._opened_at is None:
+        if not self.open:
             return
-        if self._exchange.complete:
+        # What was not recorded was not handed over, complete or not.
+        if self._exchange.complete and not isinstance(error, JournalError):
             self.finished(now)
             return
         assignment, self._assignment = self._assignment, None
         outcome = _outcome(error)
         if assignment is not None:
             assignment.release_later()
-            ended: _AttemptOutcome = "failed" if outcome == "error" else outcome  # type: ignore[assignment]  # no attempt is "done" here
-            self._tell_attempt(ended, error, now)
+        ended: _AttemptOutcome = "failed" if outcome == "error" else outcome  # type: ignore[assignment]  # no attempt is "done" here
+        self._tell_attempt(ended, error, now)
         self._tell_stream(outcome, error, now)
 
     def abandon(self, now: float) -> None:
@@ -244,9 +256,8 @@ class Attempts:
         if self._exchange.complete:
             self._tell_stream("done", None, now)
             return
-        if self._opened_at is not None and self._assignment is not None:
-            self._assignment = None
-            self._tell_attempt("abandoned", None, now)
+        self._assignment = None
+        self._tell_attempt("abandoned", None, now)
         self._tell_stream("abandoned", None, now)
 
     @property
@@ -258,9 +269,16 @@ class Attempts:
         """
         return self._content_at is not None and len(self._router.endpoints) == 1
 
+    def _tell_opening(self) -> None:
+        self._telemetry.opened(
+            self._provider, self._exchange.endpoint, self._model, self._due
+        )
+
     def _tell_attempt(
         self, outcome: _AttemptOutcome, error: BaseException | None, now: float
     ) -> None:
+        if not self._attempt_due:
+            return
         verdict = getattr(error, "verdict", None)
         phase = getattr(error, "phase", None)
         began = self._began_at
@@ -282,15 +300,16 @@ class Attempts:
                 first_content=_since(began, self._content_at),
                 duration=max(0.0, now - began),
                 delay=self._waited,
-            )
+            ),
+            self._attempt_due,
         )
 
     def _tell_stream(
         self, outcome: _Outcome, error: BaseException | None, now: float
     ) -> None:
-        opened_at, self._opened_at = self._opened_at, None
-        if opened_at is None:
+        if not self.open:
             return
+        self._tell_opening()
         exchange = self._exchange
         completion = exchange.completion
         self._telemetry.stream(
@@ -310,7 +329,7 @@ class Attempts:
                 finish_reason=completion.finish_reason if completion else None,
                 queued=self._queued,
                 ttft=exchange.ttft,
-                duration=max(0.0, now - opened_at),
+                duration=max(0.0, now - self._opened_at),
                 recoveries=tuple(self._recoveries),
                 usage=completion.usage if completion else None,
                 total_usage=completion.total_usage if completion else None,
@@ -318,7 +337,8 @@ class Attempts:
                 saved_tokens=completion.saved_tokens if completion else 0,
                 request_id=exchange.request_id,
                 started_at=self._started_at,
-            )
+            ),
+            self._due,
         )
 
 

@@ -29,6 +29,11 @@ from holystream.clocks import CancelToken
 from holystream.simulator import Simulator
 
 SOON = 10.0
+COUNTING = (
+    "holystream/attempts.py",
+    "holystream/telemetry/collecting.py",
+    "holystream/telemetry/tally.py",
+)
 OURS = (
     "holystream/driver.py",
     "holystream/gapless.py",
@@ -117,6 +122,25 @@ class TestCtrlC:
             assert stream._driver._connection is None
             with contextlib.suppress(StreamError):
                 read(stream, pieces)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("scene", ["read", "fail"])
+    def test_it_is_counted_once_or_not_at_all(self, asking, scene):
+        before = asking.metrics().streams
+        for strike in moments((*OURS[:1], *COUNTING)):
+            script = "cut_before_headers=rst" if scene == "fail" else ""
+            stream = asking.stream("hello", temperature=0, extra_headers=played(script))
+            with contextlib.suppress(StreamError, KeyboardInterrupt):
+                with strike.by(interrupt):
+                    read(stream, [])
+            stream.close()
+            now = asking.metrics().streams
+            assert now.active_by_model == {}
+            assert now.opened == now.ended <= before.opened + 1
+            told = sum(now.attempts.values()) - sum(before.attempts.values())
+            # An endpoint may have been picked, and nothing tried there.
+            assert stream.attempts <= told <= stream.attempts + 1
+            before = now
 
 
 class TestAHandlerThatCancels:

@@ -79,7 +79,7 @@ class Wait:
 
     Attributes:
         delay: Seconds from the failure.
-        reason: What decided it: "immediate", "backoff", "server hint" or "circuit open".
+        reason: What decided it.
         attempt: The number of the next attempt in the stream's life, from 2.
         attempts_left: Attempts that may follow it without progress, or None where a
             custom ``stop`` decides.

@@ -6,7 +6,12 @@ counted here and handed to hooks; exporters are hooks.
 
 from __future__ import annotations
 
-from holystream.telemetry.collecting import Telemetry
+from holystream.telemetry.collecting import (
+    Due,
+    Telemetry,
+    due_of_a_stream,
+    due_of_an_attempt,
+)
 from holystream.telemetry.metrics import BUCKETS, Metrics, Numbers, Timing
 from holystream.telemetry.records import (
     AttemptOutcome,
@@ -19,10 +24,13 @@ __all__ = [
     "BUCKETS",
     "AttemptOutcome",
     "AttemptRecord",
+    "Due",
     "Metrics",
     "Numbers",
     "StreamOutcome",
     "StreamRecord",
     "Telemetry",
     "Timing",
+    "due_of_a_stream",
+    "due_of_an_attempt",
 ]

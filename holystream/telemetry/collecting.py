@@ -18,18 +18,20 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from holystream.gapless import keep
+from holystream.telemetry.records import AttemptRecord, StreamRecord
 from holystream.telemetry.tally import Ledger, Opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holystream.telemetry.metrics import Metrics
-    from holystream.telemetry.records import AttemptRecord, StreamRecord
     from holystream.telemetry.tally import Note
 
     Hook: TypeAlias = Callable[[AttemptRecord | StreamRecord], object]
     OpenedHook: TypeAlias = Callable[[str, str, str], object]
 
+Due: TypeAlias = "dict[type[Note], bool]"
+"""Which notes of one stream or of one attempt are still to be handed in."""
 BATCH: Final = 256
 """Records that wait before they are counted; more if somebody is counting."""
 _log = logging.getLogger("holystream")
@@ -86,30 +88,35 @@ class Telemetry:
         self._taken: list[Note] = []
         self._ledger = Ledger()
 
-    def opened(self, provider: str, endpoint: str, model: str) -> None:
+    def opened(
+        self, provider: str, endpoint: str, model: str, due: Due | None = None
+    ) -> None:
         """Count a stream as open, until `stream` is told of its end.
 
         Args:
             provider: The provider's name; the stream's record must have the same.
             endpoint: The name of an endpoint, where it may go first.
             model: The model that is asked for; the stream's record must have the same.
+            due: What `due_of_a_stream` returned, kept by whoever tells of the stream:
+                should an exception out of a signal handler strike him, he may tell
+                again, and nothing is counted twice. So for the records.
         """
-        self._hand_in(Opened(provider, endpoint, model))
-        if self._hooks:
+        if self._hand_in(Opened(provider, endpoint, model), due) and self._hooks:
             self._tell(1, provider, endpoint, model)
 
-    def attempt(self, record: AttemptRecord) -> None:
+    def attempt(self, record: AttemptRecord, due: Due | None = None) -> None:
         """Count an attempt that has ended, and tell the hooks."""
-        self._hand_in(record)
-        if self._hooks:
+        if self._hand_in(record, due) and self._hooks:
             self._tell(0, record)
 
-    def stream(self, record: StreamRecord) -> None:
+    def stream(self, record: StreamRecord, due: Due | None = None) -> None:
         """Count a stream that has ended, and tell the hooks: once for each opened."""
         if record.started_at < self._since:
-            return  # the parent's, which tells of it
-        self._hand_in(record)
-        if self._hooks:
+            # The parent's, which tells of it.
+            if due is not None:
+                due.clear()
+            return
+        if self._hand_in(record, due) and self._hooks:
             self._tell(0, record)
 
     def metrics(self) -> Metrics:
@@ -148,11 +155,24 @@ class Telemetry:
 
         return remove
 
-    def _hand_in(self, note: Note) -> None:
+    def _hand_in(self, note: Note, due: Due | None) -> bool:
+        """Have a note counted, unless it is not due any more."""
         waiting = self._waiting
-        waiting.append(note)
-        if len(waiting) < self._batch:
-            return
+        if due is None:
+            waiting.append(note)
+        elif type(note) not in due:
+            return False
+        else:
+            # Taken off what is due and appended in one instruction: no signal handler
+            # sees the one without the other.
+            taken = itertools.starmap(due.pop, ((type(note), False),))
+            waiting.extend(itertools.compress((note,), taken))
+        if len(waiting) >= self._batch:
+            self._try_to_count()
+        return True
+
+    def _try_to_count(self) -> None:
+        """Count what waits, unless another thread is at it."""
         locked: list[bool] = []
         try:
             keep(locked, self._lock.acquire, False)
@@ -205,6 +225,16 @@ class Telemetry:
 
     def __repr__(self) -> str:
         return f"<Telemetry with {len(self._hooks)} hooks>"
+
+
+def due_of_a_stream() -> Due:
+    """Return what is to be told of a stream that opens: its opening and its end."""
+    return {Opened: True, StreamRecord: True}
+
+
+def due_of_an_attempt() -> Due:
+    """Return what is to be told of an attempt: its end."""
+    return {AttemptRecord: True}
 
 
 def _call(hook: Callable[..., object] | None, what: tuple[object, ...]) -> None:
