@@ -173,6 +173,9 @@ class Driver(Generic[Message, Event]):
                 return False
             if self._recorder is not None:
                 self._recorder.record(events, self._now())
+            if self._exchange.complete:
+                # Not before it is recorded: else it has failed.
+                self._attempts.finished(self._now())
             self.take(events)
             # A cancel either emptied what we hold now or is seen here.
             self._check_cancelled()
@@ -327,8 +330,6 @@ class Driver(Generic[Message, Event]):
         events = exchange.receive(batch, now)
         if self._attended:
             self._attended = self._attempts.received(now)
-        if exchange.complete:
-            self._attempts.finished(now)
         return events
 
     def _failed(self, fault: Fault) -> list[Event]:
@@ -338,9 +339,7 @@ class Driver(Generic[Message, Event]):
             return []
         now = self._now()
         events = self._attempts.failed(fault, self._exchange.fault(fault, now), now)
-        if self._exchange.complete:
-            self._attempts.finished(now)
-        else:
+        if not self._exchange.complete:
             self._let_go()
         if self._exchange.wait is not None:
             self._failed_at = now
@@ -354,8 +353,8 @@ class Driver(Generic[Message, Event]):
         self._end()
 
     def _end(self, error: BaseException | None = None) -> None:
-        complete = self._exchange.complete
-        self.state = StreamState.DONE if complete else StreamState.CLOSED
+        done = self._exchange.complete and not isinstance(self._error, JournalError)
+        self.state = StreamState.DONE if done else StreamState.CLOSED
         self._let_go()
         self._attempts.ended(error, self._now())
         if self._recorder is not None:

@@ -188,11 +188,13 @@ class Recorder:
             self._journal.append(self._claim, held, cursor=cursor)
         except JournalError as error:
             stream_id = self._exchange.stream_id
-            self._give_up(
-                error,
+            kept = (
                 f"Of stream {stream_id!r} {self._stored} characters are recorded, and "
-                "client.resume() can go on behind them.",
+                "client.resume() can go on behind them."
             )
+            if self._exchange.complete:
+                kept += " The whole answer is in the stream's completion."
+            self._give_up(error, kept)
             return False
         self._stored = self._exchange.transcript.length
         return True

@@ -20,6 +20,7 @@ from nursery import PATIENCE
 from holystream import (
     Client,
     Fenced,
+    Finished,
     Guarantee,
     InvalidRequest,
     JournalCorrupt,
@@ -28,12 +29,14 @@ from holystream import (
     JournalVersion,
     StreamBusy,
     StreamCancelled,
+    StreamState,
     StreamUnknown,
     TextDelta,
 )
 from holystream.journal import JournalState, MemoryJournal, Outcome
 from holystream.journal.sqlite import SQLiteJournal
 from holystream.simulator import Script
+from holystream.telemetry import StreamRecord
 
 QUESTION = "How does an answer arrive?"
 GREEDY = {"temperature": 0}
@@ -214,6 +217,34 @@ class TestStrict:
         assert journal.meta("s").state is JournalState.ABANDONED
         assert client.resume("s").get_final_text() == whole(sim)
         assert journal.meta("s").outcome is Outcome.DONE
+
+    def test_one_that_fails_with_the_last_events_has_failed_for_all(self, sim, connect):
+        class Full(MemoryJournal):
+            """One that has room for everything but the end."""
+
+            def append(self, claim, events, *, cursor=None):
+                if any(isinstance(event, Finished) for event in events):
+                    raise JournalUnavailable("no room")
+                super().append(claim, events, cursor=cursor)
+
+        journal = Full()
+        client = connect(journal=journal)
+        records = []
+        client.telemetry.add_hook(records.append)
+        told = []
+        with (
+            begin(client) as stream,
+            pytest.raises(JournalUnavailable, match=r"is in the stream's completion"),
+        ):
+            told.extend(stream)
+        assert "".join(map(str, told)) == stored(journal)
+        assert stream.state is StreamState.CLOSED
+        assert stream.completion.text == whole(sim), "it was paid for"
+        (record,) = [each for each in records if isinstance(each, StreamRecord)]
+        assert (record.outcome, record.error_type) == ("error", "JournalUnavailable")
+        streams = client.metrics().streams.streams
+        assert (streams["done"], streams["error"]) == (0, 1)
+        assert journal.meta("s").state is JournalState.ABANDONED
 
     def test_streams_that_fail_together_have_each_its_own_error(self, connect):
         class Failing(MemoryJournal):
