@@ -19,6 +19,10 @@ class SeamMismatch(Exception):
     """What the new connection brings does not join on to what was delivered."""
 
 
+class BegunAnew(SeamMismatch):
+    """The answer was begun anew: the server does not go on with what it is given."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Trail:
     """What a broken attempt left behind.
@@ -116,6 +120,7 @@ class Continuation:
         decoder: The decoder to go on with; a fresh one where None.
         asked: Tokens of instruction that the request has beside prompt and answer,
             about.
+        rewound: Tokens that were delivered and are asked for again, about.
     """
 
     request: ChatRequest
@@ -123,6 +128,7 @@ class Continuation:
     gate: Gate | None = None
     decoder: Decoder | None = None
     asked: int = 0
+    rewound: int = 0
 
 
 class ResumeStrategy(Protocol):

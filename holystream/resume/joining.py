@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from holystream.events import Guarantee
-from holystream.resume.base import Continuation, SeamMismatch, Trail
+from holystream.resume.base import BegunAnew, Continuation, SeamMismatch, Trail
 from holystream.resume.tracker import CursorTracker
 from holystream.wire.faults import Fault, FaultKind
 
@@ -62,8 +62,8 @@ class Joining:
         # The way that has this seam; a cursor goes on behind the seam of another way.
         self._seam_of: ResumeStrategy | None = None
         self._gate: Gate | None = None
-        # The way that a mismatch has ruled out.
-        self._refuted: ResumeStrategy | None = None
+        # The ways that a mismatch has ruled out.
+        self._refuted: tuple[ResumeStrategy | None, ...] = ()
         # Nothing has to be told of how the present attempt joined on.
         self._announced = True
         self._tracker = CursorTracker()
@@ -114,7 +114,7 @@ class Joining:
         try:
             admitted = self._gate.admit(batch)
         except SeamMismatch:
-            self._refuted = self.strategy
+            self._refuted = (self.strategy,)
             raise
         if admitted:
             self._received = True
@@ -191,8 +191,8 @@ class Joining:
         try:
             self._check_model()
             joined = join()
-        except SeamMismatch:
-            self._refuted = self._seam_of
+        except SeamMismatch as mismatch:
+            self._refuted = self._ruled_out_by(mismatch)
             # Of this generation nothing will be delivered, on any connection.
             self._tracker = CursorTracker()
             raise
@@ -204,6 +204,15 @@ class Joining:
                 self._half_call = False
         return joined
 
+    def _ruled_out_by(
+        self, mismatch: SeamMismatch
+    ) -> tuple[ResumeStrategy | None, ...]:
+        """Return the way that did not join, and those that the server will not go."""
+        way = self._seam_of
+        if way is None or not isinstance(mismatch, BegunAnew):
+            return (way,)
+        return tuple(each for each in self._strategies if each.name == way.name)
+
     def interpret(self, fault: Fault) -> Fault:
         """Return the fault, or that the server does not go on in the way it was asked.
 
@@ -214,7 +223,7 @@ class Joining:
             return fault
         if fault.kind is FaultKind.SEAM_MISMATCH:
             self._strategies = tuple(
-                each for each in self._strategies if each is not self._refuted
+                each for each in self._strategies if each not in self._refuted
             )
         elif self._is_refused(way, fault):
             self._strategies = tuple(

@@ -99,7 +99,7 @@ class Ledger:
             self._attempts.append(_Attempt(usage, self._read_more, generated))
         name = "retry" if strategy is None else strategy.name
         if strategy is not None and strategy.extends and continuation is not None:
-            self._kept = min(standing, invested)
+            self._kept = max(0, min(standing, invested) - continuation.rewound)
             self._read_more = self._kept + continuation.asked
             self._note(
                 name,

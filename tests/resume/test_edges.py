@@ -25,6 +25,7 @@ from holystream.providers.profile import Prefill
 from holystream.simulator.script import Script
 from holystream.transcript import TextBuffer, Transcript
 
+BEGUN = "One two three four five"
 VLLM = {"prefill": Prefill(spelling="continue_final_message")}
 MISTRAL = {"prefill": Prefill(spelling="prefix", echo=True)}
 
@@ -62,8 +63,8 @@ class TestStopStrings:
 
 
 class TestWhatIsAskedFor:
-    def test_a_greedy_model_is_given_all_but_the_last_word(self):
-        one = player("prefill").connect().say("One two", " three ").cut()
+    def test_a_greedy_model_is_given_all_but_the_last_words(self):
+        one = player("prefill").connect().say("One two", " three", " four five ").cut()
         one.connect()
         assert last_message(one) == {"role": "assistant", "content": "One two"}
         assert asked(one)["continue_final_message"] is True
@@ -148,13 +149,23 @@ class TestHowMuchMayBeWritten:
         assert asked(one)[name] == 7
 
     @pytest.mark.parametrize("together", [True, False])
-    def test_the_word_that_is_written_again_does_not_count(self, together):
+    def test_the_words_that_are_written_again_do_not_count(self, together):
         one = player("prefill", max_tokens=10).connect()
-        parts = [text(part) for part in ("One", " two", " th", "re", "e")]
+        words = ("One", " two", " th", "re", "e", " four", " five")
+        parts = [text(part) for part in words]
         one.send(*parts) if together else [one.send(part) for part in parts]
         one.cut().connect()
         assert last_message(one)["content"] == "One two"
         assert asked(one)["max_tokens"] == 8
+
+    def test_of_a_short_text_all_is_written_again(self):
+        one = player("prefill", max_tokens=10).connect().say("One", " two").cut()
+        one.connect()
+        assert asked(one)["max_tokens"] == 10
+        assert "continue_final_message" not in asked(one)
+        one.send(text("One two three"), finish(), DONE)
+        assert one.completion.text == "One two three"
+        assert one.completion.guarantee is Guarantee.VERIFIED
 
     def test_where_all_of_it_is_written_nothing_can_be_asked_for(self):
         one = player("prefill", "stitch", temperature=1, max_tokens=2)
@@ -278,7 +289,7 @@ class TestReasoning:
 class TestOrder:
     def test_the_ways_are_tried_as_they_were_given(self):
         for resume in (("replay", "prefill"), ("prefill", "replay")):
-            one = player(*resume).connect().say("One two").cut().connect()
+            one = player(*resume).connect().say(BEGUN).cut().connect()
             assert ("continue_final_message" in asked(one)) is (resume[0] == "prefill")
 
     @pytest.mark.parametrize("status", [400, 404, 422])
@@ -293,7 +304,7 @@ class TestOrder:
 
     @pytest.mark.parametrize("status", [429, 500, 503])
     def test_one_that_was_not_answered_is_tried_again(self, status):
-        one = player("prefill", "replay").connect().say("One two").cut()
+        one = player("prefill", "replay").connect().say(BEGUN).cut()
         one.refuse(status).connect()
         assert "continue_final_message" in asked(one)
 
@@ -327,11 +338,11 @@ class TestOrder:
     )
     def test_only_what_is_worth_enough_is_tried(self, least, way):
         one = player("stitch", "restart", "prefill", "replay", min_guarantee=least)
-        one.connect().say("One two").cut()
+        one.connect().say(BEGUN).cut()
         if way is None:
             assert isinstance(one.error, GuaranteeNotMet)
             assert "'stitch'" in str(one.error)
-            assert one.error.partial_text == "One two"
+            assert one.error.partial_text == BEGUN
         else:
             one.connect()
             assert ("continue_final_message" in asked(one)) is (way == "prefill")
@@ -382,17 +393,18 @@ def weighed(content, offset=0):
 
 class TestLogprobs:
     def test_each_token_has_one_and_none_has_two(self):
-        for way, again in (("prefill", " two"), ("replay", "One two")):
+        two = " two times seventeen"
+        for way, again in (("prefill", two), ("replay", f"One{two}")):
             one = player(way).connect()
-            one.send(weighed("One")).send(weighed(" two")).cut()
+            one.send(weighed("One")).send(weighed(two)).cut()
             one.connect().send(weighed(again)).send(weighed(" three"))
             one.send(weighed(" four"), finish(), DONE)
             found = [each for each in one.log if isinstance(each, Logprobs)]
             assert [(each.offset, each.tokens[0].token) for each in found] == [
                 (0, "One"),
-                (3, " two"),
-                (7, " three"),
-                (13, " four"),
+                (3, two),
+                (23, " three"),
+                (29, " four"),
             ]
 
 
@@ -427,10 +439,13 @@ class TestCosts:
         lab.run(script, 0.5)
         held = lab.exchange.transcript.written
         lab.finish(script)
-        _, made = lab.service.generations
+        first, made = lab.service.generations
         (cost,) = lab.completion.interruption_costs
         assert cost.strategy == "prefill"
-        assert cost.saved_completion_tokens == held
+        whole = first.answer.usage["completion_tokens"]
+        saved = whole - made.answer.usage["completion_tokens"]
+        assert cost.saved_completion_tokens == saved
+        assert cost.wasted_completion_tokens == held - saved > 0
         assert (
             lab.completion.usage.completion_tokens
             == (made.answer.usage["completion_tokens"])

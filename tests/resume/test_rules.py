@@ -14,6 +14,7 @@ from holystream.events import (
     ToolCall,
 )
 from holystream.resume import SeamMismatch
+from holystream.resume.base import BegunAnew
 from holystream.resume.held import HeldSeam
 from holystream.resume.prefill import PrefixRule, rewound
 from holystream.resume.stitch import OverlapRule
@@ -38,12 +39,14 @@ def skipped(rule, new, **options):
     return fed(rule, new, **options)[0]
 
 
-def proven(begun, tail, *, echoes=False):
-    return PrefixRule(begun, tail, echoes=echoes, must_repeat=True)
+def proven(begun, tail, *, said=None, echoes=False):
+    said = begun if said is None else said
+    return PrefixRule(begun, tail, said=said, echoes=echoes, must_repeat=True)
 
 
-def going_on(begun, tail="", *, echoes=False):
-    return PrefixRule(begun, tail, echoes=echoes, must_repeat=False)
+def going_on(begun, tail="", *, said=None, echoes=False):
+    said = begun if said is None else said
+    return PrefixRule(begun, tail, said=said, echoes=echoes, must_repeat=False)
 
 
 class TestAPrefixWithItsTail:
@@ -57,7 +60,7 @@ class TestAPrefixWithItsTail:
         "new", [" tw", " twice", "two", "One", "One tw", "One twice", "", "x"]
     )
     def test_nothing_else_is_joined(self, new):
-        with pytest.raises(SeamMismatch, match="last word"):
+        with pytest.raises(SeamMismatch, match="last words"):
             fed(proven("One", " two", echoes=True), new)
 
     @pytest.mark.parametrize(
@@ -70,8 +73,30 @@ class TestAPrefixWithItsTail:
         rule = proven(begun, tail, echoes=echoes)
         with pytest.raises(SeamMismatch, match="two places"):
             fed(rule, begun + tail + tail)
-        # Until here it is known: what came is too short for an echo.
-        assert skipped(rule, f"{tail}.") == len(tail)
+        # Too short for all of it again; but another answer may begin as this one did.
+        if (begun + tail).startswith(tail):
+            with pytest.raises(SeamMismatch, match="two places"):
+                fed(rule, f"{tail}.")
+        else:
+            assert skipped(rule, f"{tail}.") == len(tail)
+
+    def test_what_the_caller_began_may_come_again_or_not(self):
+        rule = proven("Well, one", " two", said=" one")
+        for new in ("Well, one two", " one two", " two"):
+            assert skipped(rule, f"{new} three") == len(new)
+
+    @pytest.mark.parametrize("new", [LONG[:20], f"{LONG[:20]}?", f"{LONG}?"])
+    def test_what_the_answer_began_with_is_told_from_what_is_just_not_the_rest(
+        self, new
+    ):
+        with pytest.raises(BegunAnew):
+            fed(proven(LONG, " by far"), new)
+        with pytest.raises(SeamMismatch) as refused:
+            fed(proven(LONG, f" {LONG}"), f" {LONG[:-1]}?")
+        assert not isinstance(refused.value, BegunAnew)
+        with pytest.raises(SeamMismatch) as refused:
+            fed(proven("", LONG), f"{LONG[:-1]}?")
+        assert not isinstance(refused.value, BegunAnew), "nothing was given"
 
     def test_without_a_prefix_it_is_the_answer_from_its_beginning(self):
         assert skipped(proven("", "One"), "One two") == 3
@@ -88,8 +113,8 @@ class TestAPrefixWithItsTail:
         except SeamMismatch:
             event("refused")
             echoed, plain = new.startswith(begun + tail), new.startswith(tail)
-            assert echoed is plain or not begun
-            assert not plain or begun
+            assert not echoed or plain
+            assert not plain or (begun + tail).startswith(tail)
         else:
             assert new[:skip] in (tail, begun + tail)
             other = {tail, begun + tail} - {new[:skip]}
@@ -134,6 +159,16 @@ class TestAPrefixAlone:
         assert rule.skip(LONG[:5], ended=True) == 0
         assert rule.skip(f"{LONG[:5]}?", ended=False) == 0
 
+    def test_an_answer_that_is_begun_anew_is_none(self):
+        for new in (f"{LONG[:32]}?", f"{LONG[:-1]}?"):
+            with pytest.raises(BegunAnew):
+                fed(going_on(LONG), new)
+            with pytest.raises(BegunAnew):
+                fed(going_on(f"Well, {LONG}", said=LONG), new)
+            # What it said twice it may say three times.
+            assert skipped(going_on(f"{LONG[:40]}. {LONG}"), new) == 0
+        assert skipped(going_on(LONG), f"{LONG[:31]}?") == 0
+
     def test_a_huge_text_is_looked_at_in_linear_work(self):
         # Which period it has, if any, took the square of its length.
         begun = "ab" * 100_000 + "c"
@@ -146,36 +181,81 @@ class TestAPrefixAlone:
         assert new[skip : skip + 1] != tail[skip : skip + 1] or skip == len(tail)
 
 
+def nowhere(_):
+    return False
+
+
 class TestRewinding:
     @pytest.mark.parametrize(
         ("text", "start"),
         [
-            ("One two", "One"),
-            ("One two \n", "One"),
-            ("One  two", "One"),
-            ("One", ""),
+            ("Zero one seventeen three", "Zero"),
+            ("Zero one seventeen three \n", "Zero"),
+            ("Zero  one seventeen three", "Zero"),
+            ("Zero\n\none seventeen three", "Zero"),
+            ("Zero\u2028one seventeen three", "Zero"),
+            ("Zero one two three four five", "Zero one two"),
+            ("Zero internationalization reconsidered", "Zero"),
+            ("Zero", ""),
+            ("One two three", ""),
+            ("One seventeen-eighteen", ""),
             (" One", ""),
             ("", ""),
-            ("One\n\ntwo", "One"),
-            ("One\u2028two", "One"),
         ],
     )
-    def test_by_one_word_with_the_white_space_before_it(self, text, start):
-        assert text[: rewound(text, 0)] == start
+    def test_by_some_words_with_the_white_space_before_them(self, text, start):
+        assert text[: rewound(text, nowhere)] == start
 
-    def test_a_text_without_spaces_by_its_last_piece(self):
-        text = "東京" * 40
-        assert rewound(text, 77) == 77
-        assert rewound("東京" * 10, 17) == 0
-        assert rewound(f"One {text}", 77) == 77
+    def test_a_text_without_spaces_by_some_pieces(self):
+        text = "天を見上げると青い色が広がる。光は空気の中で散らばり、波の短いものほど"
+        assert rewound(text, {3, 7, len(text) - 17, len(text) - 15}.__contains__) == (
+            len(text) - 17
+        )
+        assert rewound(text, nowhere) == 0
+        assert rewound(f"One {text}{text[::-1]}", {20}.__contains__) == 20
 
-    @given(st.text("ab \n東", max_size=200), st.integers(0, 200))
-    def test_no_prefix_ends_in_white_space_unless_there_are_no_words(self, text, piece):
-        start = rewound(text, min(piece, len(text)))
+    def test_no_part_that_the_text_began_with(self):
+        refrain = " And so it goes."
+        text = f"{refrain} The sun went down.{refrain}"
+        assert text[rewound(text, nowhere) :] == f" down.{refrain}"
+        assert rewound("東京" * 40, {40, 60}.__contains__) == 0
+
+    @given(
+        st.text("ab \n東", max_size=200),
+        st.sets(st.integers(0, 200)),
+    )
+    def test_what_is_written_again_is_a_proof(self, text, pieces):
+        start = rewound(text, pieces.__contains__)
         assert 0 <= start <= len(text)
-        if start and start != piece:
-            assert not text[start - 1].isspace()
-            assert text[start].isspace()
+        if start:
+            tail = text[start:].rstrip()
+            assert len(tail) >= 16
+            # Whoever begins as this text does goes on otherwise for as long.
+            assert not tail.startswith(text[: len(tail) - 15])
+            if start not in pieces:
+                assert text[start].isspace()
+                assert not text[start - 1].isspace()
+
+
+class TestABeginningThatIsMadeAnew:
+    @given(
+        st.lists(st.sampled_from(["a", "b ", "ab ", "東", " "]), max_size=80),
+        st.integers(0, 300),
+        st.text("ab 東", max_size=15),
+    )
+    @example(["ab "] * 20, 59, "")
+    def test_is_never_gone_on_with_unless_it_brings_all_again(self, pieces, at, more):
+        """At any place it differs, and then resembles any part by chance."""
+        text = "".join(pieces)
+        ends = {len("".join(pieces[:end])) for end in range(len(pieces))}
+        start = rewound(text, ends.__contains__)
+        rule = proven(text[:start], text[start:])
+        new = f"{text[:at]}{more}~"
+        if new.startswith(text):
+            assert skipped(rule, new) == len(text)
+        else:
+            with pytest.raises(SeamMismatch):
+                fed(rule, new)
 
 
 TAIL = "and so the story went on for many a year"
@@ -326,9 +406,7 @@ class TestSeams:
     )
     @pytest.mark.parametrize("size", [1, 9])
     def test_a_stop_string_across_it_ends_the_answer(self, text, stop, new, rest, size):
-        cut = seam(
-            text, PrefixRule("", "", echoes=False, must_repeat=False), stops=[stop]
-        )
+        cut = seam(text, going_on(""), stops=[stop])
         texts = [new[at : at + size] for at in range(0, len(new), size)]
         joined = cut.join(deltas(*texts))
         assert cut.stopped is (not rest)
@@ -348,9 +426,7 @@ class TestSeams:
     def test_any_stop_strings(self, text, texts, stops):
         """The text ends where it would if one had looked at all of it."""
         assume(not any(stop in text for stop in stops))
-        cut = seam(
-            text, PrefixRule("", "", echoes=False, must_repeat=False), stops=stops
-        )
+        cut = seam(text, going_on(""), stops=stops)
         new = "".join(texts)
         joined = [*cut.join(deltas(*texts))]
         joined += cut.finish()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from exchange_player import (
     DONE,
@@ -66,6 +68,83 @@ class TestAnswersThatWereRefuted:
         player.send(named(3, finish(), "chatcmpl-3"), named(4, DONE))
         assert player.text == "It was a dog and more"
         assert player.completion.guarantee is Guarantee.CONTINUED
+
+
+POEM = (
+    "天を見上げると青い色が広がる。光は空気の中で散らばり、波の短いものほど強く曲がる"
+    "からである。夕方には光が長い道を通り、赤い色だけが目に届く、と我"
+)
+PROSE = "The sky looks blue to us, for air scatters light of that colour most. The"
+
+
+class TestServersThatIgnoreAPrefill:
+    """Against their profile: the answer they begin anew must never be spliced on."""
+
+    @pytest.mark.parametrize(
+        ("whole", "anew"),
+        [
+            (POEM, "我は知らない"),
+            (POEM, "と我は知らない"),
+            (PROSE, " The"),
+            (PROSE, " The air is"),
+            ("I think that it is so. I", " I"),
+            ("I", "I do not know"),
+        ],
+    )
+    def test_one_word_by_chance_proves_nothing(self, whole, anew):
+        pieces = list(whole) if whole is POEM else re.findall(r"\s*\S+", whole)
+        player = Player(
+            resume=("prefill",),
+            profile=VLLM,
+            retry=TIRELESS,
+            min_guarantee=Guarantee.VERIFIED,
+        )
+        player.connect().say(*pieces).cut()
+        player.connect().send(*(text(each) for each in anew), finish(), DONE)
+        if len(whole) == 1:
+            # All of it came again, and went on: it is one answer.
+            assert player.text == player.completion.text == anew
+            return
+        assert player.completion is None
+        assert player.text == player.error.partial_text == whole
+
+    def test_an_answer_that_begins_as_the_last_one_did_is_not_gone_on_with(self):
+        # The second try would be a prefill as well, which nothing can prove.
+        player = Player(resume=("prefill", "restart"), profile=VLLM, retry=TIRELESS)
+        player.connect().say(*re.findall(r"\s*\S+", PROSE)).cut()
+        player.connect().say("The sky looks ", "blue because")
+        player.connect()
+        assert "continue_final_message" not in player.exchange.next_request.body
+        player.send(text("Anew"), finish(), DONE)
+        assert player.completion.guarantee is Guarantee.RESTARTED
+        assert player.text == "Anew"
+
+    def test_nor_by_one_that_samples(self):
+        player = Player(
+            resume=("prefill",), profile=VLLM, retry=TIRELESS, temperature=1
+        )
+        player.connect().say(*re.findall(r"\s*\S+", PROSE)).cut()
+        player.connect().say("The sky looks blue to us", ", for air", "?")
+        assert player.completion is None
+        assert player.text == player.error.partial_text == PROSE
+
+    def test_one_that_brings_all_of_it_again_is_a_replay(self):
+        player = Player(resume=("prefill",), profile=VLLM, retry=TIRELESS)
+        player.connect().say(*re.findall(r"\s*\S+", PROSE)).cut()
+        player.connect().say(*PROSE, " sun").send(finish(), DONE)
+        assert player.text == player.completion.text == f"{PROSE} sun"
+        assert player.completion.guarantee is Guarantee.VERIFIED
+
+    def test_what_the_text_begins_with_proves_nothing_at_its_end(self):
+        refrain = " And so it goes."
+        whole = f"{refrain} And the sun went down behind the hill.{refrain}"
+        player = Player(resume=("prefill",), profile=VLLM, retry=TIRELESS)
+        player.connect().say(*re.findall(r"\s*\S+", whole)).cut()
+        player.connect()
+        begun = player.exchange.next_request.body["messages"][-1]["content"]
+        tail = whole.removeprefix(begun)
+        assert not whole.startswith(tail)
+        assert len(tail) > len(refrain)
 
 
 class TestModels:
@@ -145,15 +224,15 @@ class TestCursorsThatBringNothing:
 
     def test_what_a_prefill_began_is_asked_for_as_it_was(self):
         player = Player(resume=("cursor", "prefill"), profile=VLLM, retry=TIRELESS)
-        player.connect().say("One ", "two").cut()
-        player.connect().send(named(1, text(" two"), "chatcmpl-2")).cut()
+        player.connect().say("One ", "two three forever").cut()
+        player.connect().send(named(1, text(" two three forever"), "chatcmpl-2")).cut()
         player.connect()
         request = player.exchange.next_request
         assert request.last_event_id == "1"
         assert request.body["messages"][-1]["content"] == "One"
-        player.send(named(2, text(" three"), "chatcmpl-2"))
+        player.send(named(2, text(" and"), "chatcmpl-2"))
         player.send(named(3, finish(), "chatcmpl-2"), named(4, DONE))
-        assert player.text == "One two three"
+        assert player.text == "One two three forever and"
         guarantees = [
             each.guarantee for each in player.log if isinstance(each, Resumed)
         ]
