@@ -66,6 +66,10 @@ class Recording(Closable, Protocol[Taken_contra]):
         """Take the end, and what it ended with."""
         ...
 
+    def drop(self) -> None:
+        """Let go of it soon; for a finaliser: it takes no lock."""
+        ...
+
 
 class Attending(Closable, Protocol[Read_co, Told]):
     """Attends the attempts of a stream; `holystream.attempts.Attempts` says how."""

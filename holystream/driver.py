@@ -451,8 +451,8 @@ class Driver(Generic[Message, Event]):
         if not hasattr(self, "pending"):
             # An exception out of a signal handler struck in the midst of __init__.
             return
-        if self._recorder is not None and self._recorder.owns:
-            self._abandoned.append(self._recorder)
+        if self._recorder is not None:
+            self._recorder.drop()
         if self._attempts.open:
             self._attempts.abandon(self._now())
             self._abandoned.append(self._attempts)

@@ -156,6 +156,13 @@ class Recorder:
         else:
             self._claim = None
 
+    def drop(self) -> None:
+        """Let go of the stream soon; for a finaliser: it takes no lock."""
+        claim, self._claim = self._claim, None
+        self._records = False
+        if claim is not None:
+            self._journal.release_later(claim)
+
     @property
     def owns(self) -> bool:
         """Whether the stream is claimed."""

@@ -210,6 +210,14 @@ class Journal(Protocol):
         """
         ...
 
+    def release_later(self, claim: Claim) -> None:
+        """Let go of a stream as `release` does, but soon: for finalisers.
+
+        It never waits and takes no lock. The stream is free when a journal of this
+        process is next asked how one stands, or writes.
+        """
+        ...
+
     def claim(self, stream_id: str) -> Claim:
         """Take over a stream that nobody alive owns, where its last owner left it.
 

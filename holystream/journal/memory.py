@@ -34,6 +34,7 @@ from holystream.journal.base import (
     check_stream_id,
 )
 from holystream.journal.forking import tell_of_forks
+from holystream.journal.later import Dropped, release_all
 from holystream.journal.watching import Watchers
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class MemoryJournal:
         # it is held.
         self._lock = threading.Lock()
         self._watchers = Watchers()
+        self._dropped = Dropped(self)
 
     def create(self, stream_id: str, *, request: bytes, ttl: float) -> Claim:
         """Begin a stream, and own it; see `Journal.create`."""
@@ -147,6 +149,8 @@ class MemoryJournal:
         cursor: bytes | None = None,
     ) -> None:
         """Store events and what it takes to go on after them; see `Journal.append`."""
+        if self._dropped:
+            self._dropped.release()
         data = codec.encode(events) if events else b""
         now = self._now()
         with self._lock:
@@ -183,8 +187,13 @@ class MemoryJournal:
                 record.owner = None
                 self._changed_hands(record, now)
 
+    def release_later(self, claim: Claim) -> None:
+        """Let go of a stream soon; see `Journal.release_later`."""
+        self._dropped.add(claim)
+
     def claim(self, stream_id: str) -> Claim:
         """Take over a stream that nobody owns; see `Journal.claim`."""
+        release_all()
         now = self._now()
         with self._lock:
             self._check_open()
@@ -219,6 +228,7 @@ class MemoryJournal:
     def meta(self, stream_id: str) -> StreamMeta | None:
         """Return what is recorded of a stream; see `Journal.meta`."""
         check_stream_id(stream_id)
+        release_all()
         with self._lock:
             self._check_open()
             record = self._records.get(stream_id)
@@ -238,6 +248,7 @@ class MemoryJournal:
         limit: int = LIST_LIMIT,
     ) -> list[StreamInfo]:
         """Return the streams of these states, the newest first."""
+        release_all()
         with self._lock:
             self._check_open()
             newest = reversed(self._records.values())

@@ -33,6 +33,7 @@ from holystream.journal.base import (
 from holystream.journal.commits import GroupCommit, Write
 from holystream.journal.database import Database
 from holystream.journal.forking import tell_of_forks
+from holystream.journal.later import Dropped, release_all
 from holystream.journal.owners import OwnerLock, bury, bury_all, is_alive
 from holystream.journal.watching import Watchers, growing_pauses
 
@@ -99,6 +100,7 @@ class SQLiteJournal:
         self._database = database
         self._watchers = Watchers()
         self._commits = GroupCommit(database, self._watchers)
+        self._dropped = Dropped(self)
         # Made with the first claim, under the database's lock.
         self._lock_file: OwnerLock | None = None
 
@@ -129,6 +131,8 @@ class SQLiteJournal:
     ) -> None:
         """Store events and what it takes to go on after them; see `Journal.append`."""
         number = self._number(claim)
+        if self._dropped:
+            self._dropped.release()
         append = tables.appending(claim, number, events, now=self._now(), cursor=cursor)
         next_seq = claim.next_seq + len(events)
         self._commits.submit(
@@ -157,9 +161,14 @@ class SQLiteJournal:
             lambda connection: tables.release(connection, claim, number, now=now)
         )
 
+    def release_later(self, claim: Claim) -> None:
+        """Let go of a stream soon; see `Journal.release_later`."""
+        self._dropped.add(claim)
+
     def claim(self, stream_id: str) -> Claim:
         """Take over a stream that nobody alive owns; see `Journal.claim`."""
         check_stream_id(stream_id)
+        release_all()
         now = self._now()
         dead: list[str] = []
 
@@ -222,6 +231,7 @@ class SQLiteJournal:
     def meta(self, stream_id: str) -> StreamMeta | None:
         """Return what is recorded of a stream; see `Journal.meta`."""
         check_stream_id(stream_id)
+        release_all()
         rows = self._select(lambda c: reading.rows_of_meta(c, stream_id))
         if not rows:
             return None
@@ -235,6 +245,7 @@ class SQLiteJournal:
         limit: int = LIST_LIMIT,
     ) -> list[StreamInfo]:
         """Return the streams of these states, the newest first."""
+        release_all()
         ended = JournalState.FINISHED in states
         found: list[StreamInfo] = []
         before = 2**62

@@ -212,6 +212,32 @@ class TestClaim:
         journal.append(second, text_events(4, 2))
         assert everything(journal) == [1, 2, 3, 4, 5]
 
+    @pytest.mark.parametrize(
+        "finds_it_free",
+        [
+            lambda journal: journal.claim("s").fence > 1,
+            lambda journal: journal.meta("s").state is ABANDONED,
+            lambda journal: journal.streams()[0].state is ABANDONED,
+        ],
+        ids=["claim", "meta", "streams"],
+    )
+    def test_what_a_finaliser_let_go_of_is_free(self, journal, finds_it_free):
+        claim = begun(journal, count=3)
+        # Twice, and what another has by then stays with that one.
+        journal.release_later(claim)
+        journal.release_later(claim)
+        assert finds_it_free(journal)
+        with pytest.raises(Fenced):
+            journal.append(claim, text_events(4, 1))
+        assert everything(journal) == [1, 2, 3]
+
+    def test_a_writer_lets_go_of_what_was_dropped(self, journal):
+        dropped, other = begun(journal), begun(journal, "other")
+        journal.release_later(dropped)
+        journal.append(other, text_events(1, 1))
+        with pytest.raises(Fenced):
+            journal.append(dropped, text_events(1, 1))
+
     def test_the_old_claim_is_fenced_off(self, journal):
         first = begun(journal, count=1)
         journal.release(first)

@@ -24,7 +24,7 @@ from holystream.errors import (
     JournalVersion,
 )
 from holystream.events import TextDelta
-from holystream.journal import Outcome
+from holystream.journal import JournalState, Outcome
 from holystream.journal.sqlite import SQLiteJournal
 
 
@@ -362,3 +362,18 @@ def test_durability(path, durability, level):
         connection = journal._database._connection
         assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_what_was_dropped_is_let_go_of_when_it_can_be(path, caplog):
+    holder = sqlite3.connect(path, isolation_level=None)
+    with (
+        contextlib.closing(holder),
+        SQLiteJournal(path, busy_timeout=0.01) as journal,
+    ):
+        claim = journal.create("s", request=REQUEST, ttl=DAY)
+        holder.execute("BEGIN IMMEDIATE")
+        journal.release_later(claim)
+        assert journal.meta("s").state is JournalState.LIVE
+        assert "stays claimed for now" in caplog.text
+        holder.execute("COMMIT")
+        assert journal.meta("s").state is JournalState.ABANDONED

@@ -653,3 +653,63 @@ def test_no_record_shows_content(client, journal):
     ):
         assert "a prompt" not in repr(record)
         assert printed[:5] not in repr(record)
+
+
+class TestDropped:
+    """A stream that is forgotten without being closed is free for the next who asks."""
+
+    @pytest.fixture
+    def dropped(self, sim, connect, gate):
+        """Forget a stream, of a client that is not heard of again."""
+        client = connect()
+        sim.play(Script(gate=gate))
+        gate.release(5)
+        streams = [client.stream(QUESTION, stream_id="s", **GREEDY)]
+        next(streams[0].text_stream)
+        with pytest.warns(ResourceWarning, match="was dropped"):
+            streams.clear()
+        return client
+
+    def test_another_client_of_the_journal_gets_it(self, sim, connect, dropped):
+        whole = sim.answer(body(**GREEDY)).text
+        assert connect().resume("s").get_final_text() == whole
+
+    def test_so_does_one_with_a_journal_of_its_own(self, sim, connect, dropped, path):
+        with SQLiteJournal(path) as other:
+            whole = sim.answer(body(**GREEDY)).text
+            assert connect(journal=other).resume("s").get_final_text() == whole
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_it_is_not_shown_as_live(self, dropped, journal, path, own):
+        with SQLiteJournal(path) as other:
+            asked = journal if own else other
+            assert asked.meta("s").state is JournalState.ABANDONED
+            (info,) = asked.streams()
+            assert info.owner is None
+
+    def test_who_writes_on_lets_others_have_it(self, sim, journal, dropped, nursery):
+        claim = journal.create("t", request=b"", ttl=60.0)
+        journal.append(claim, [TextDelta("on", 0)])
+        child = nursery.start(
+            "resume",
+            client={"base_url": sim.base_url, "journal": str(journal._database.path)},
+            which="s",
+        )
+        assert (child.wait(), child.text) == (0, sim.answer(body(**GREEDY)).text)
+
+    def test_with_its_client_and_journal_too(self, sim, path, gate, nursery):
+        client = client_for(sim.base_url, journal=path)
+        sim.play(Script(gate=gate))
+        gate.release(5)
+        streams = [client.stream(QUESTION, stream_id="s", **GREEDY)]
+        next(streams[0].text_stream)
+        del client
+        with pytest.warns(ResourceWarning, match="was dropped"):
+            streams.clear()
+        gc.collect()
+        child = nursery.start(
+            "resume",
+            client={"base_url": sim.base_url, "journal": str(path)},
+            which="s",
+        )
+        assert (child.wait(), child.text) == (0, sim.answer(body(**GREEDY)).text)
