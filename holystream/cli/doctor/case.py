@@ -141,7 +141,8 @@ class Case:
         scheme = origin(self.base_url)[0]
         proxies = settings["proxies"]
         proxy = proxies.get(scheme) or proxies.get("all")
-        verify = settings["verify"]
+        # Plain HTTP to this machine has none.
+        verify = settings.get("verify")
         bundle = verify if isinstance(verify, str) else None
         return Route(
             proxy=with_scheme(proxy) if proxy else None,
