@@ -20,19 +20,16 @@ from holystream.journal import Journal, open_journal
 from holystream.providers.jsonvalues import kind, plain, wrong
 from holystream.resilience.budget import RetryBudget
 from holystream.resilience.circuit import BreakerPolicy
-from holystream.resilience.endpoints import (
-    APIKey,
-    Endpoint,
-    check_base_url,
-    check_key,
-)
+from holystream.resilience.endpoints import APIKey, Endpoint, called, check_key
 from holystream.resilience.pool import PRIORITIES, Priority, PrioritySemaphore
 from holystream.resilience.retry import RetryPolicy
 from holystream.resume import DEFAULT_STRATEGIES, ResumeStrategy, strategies
+from holystream.wire.base_url import check_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from holystream.journal import Journal
     from holystream.providers.profile import Profile
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -182,8 +179,10 @@ def endpoints_of(
                 f"provider={profile.name!r} needs base_url=, such as "
                 f"{profile.base_url_example!r}"
             )
-        endpoints = [Endpoint(url, name=profile.name)]
-    elif base_url is not None:
+        check_base_url(url, allow_http=True, has_key=False)
+        only = Endpoint(url, name=profile.name)
+        return (_keyed(only, profile, api_key, allow_http, "base_url"),)
+    if base_url is not None:
         raise ConfigurationError("endpoints= takes the place of base_url=: give one")
     given = tuple(endpoints)
     for each in given:
@@ -191,7 +190,12 @@ def endpoints_of(
             raise ConfigurationError(
                 f"endpoints= takes Endpoint objects, not {type(each).__name__}"
             )
-    return tuple(_keyed(each, profile, api_key, allow_http) for each in given)
+    return tuple(
+        _keyed(
+            each, profile, api_key, allow_http, f"the base_url of {called(each.name)}"
+        )
+        for each in given
+    )
 
 
 def _keyed(
@@ -200,7 +204,11 @@ def _keyed(
     api_key: APIKey | None,
     allow_http: bool,  # noqa: FBT001 - handed on
 ) -> Endpoint:
-    """Return the endpoint with a key, if one is needed or given."""
+    url: str,
+    """Return the endpoint with a key, if one is needed or given.
+
+    A message calls its base URL ``url``.
+    """
     key = endpoint.key
     if key is None and api_key is not None:
         key = check_key(api_key.reveal(), "api_key=")
@@ -211,7 +219,9 @@ def _keyed(
             f"no API key: set the environment variable {profile.key_variable} or pass "
             "api_key="
         )
-    check_base_url(endpoint.base_url, allow_http=allow_http, has_key=key is not None)
+    check_base_url(
+        endpoint.base_url, allow_http=allow_http, has_key=key is not None, called=url
+    )
     return Endpoint(
         endpoint.base_url,
         key=key,

@@ -442,6 +442,17 @@ class TestSettings:
     def test_a_key_needs_https(self):
         with pytest.raises(ConfigurationError, match="allow_http"):
             Client(KEY, endpoints=[Endpoint("http://example.com/v1")])
+        good = Endpoint("https://eu.example.com/v1", name="eu")
+        bad = Endpoint("http://us.example.com/v1", name="us")
+        with pytest.raises(
+            ConfigurationError,
+            match=r"^the base_url of the endpoint 'us' with http:// would send",
+        ):
+            Client(KEY, endpoints=[good, bad])
+        with pytest.raises(ConfigurationError, match=r"^base_url with http://"):
+            Client(KEY, base_url="http://us.example.com/v1")
+        with pytest.raises(ConfigurationError, match=r"^base_url must begin with"):
+            Client(KEY, base_url="us.example.com/v1")
 
     def test_a_provider_that_needs_a_key_says_so(self, monkeypatch):
         monkeypatch.delenv("HOLYSHEEP_API_KEY", raising=False)

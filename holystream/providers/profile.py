@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 from holystream.errors import ConfigurationError
+from holystream.wire.base_url import check_base_url
 
 __all__ = ["Prefill", "Profile"]
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPELLINGS: Final = ("prefix", "continue_final_message", "trailing")
 _SPELLED: Final = frozenset({"max_tokens", "seed"})
 _REPEATING: Final = frozenset({"temperature", "seed"})
@@ -121,6 +123,21 @@ class Profile:
         self._freeze_names("failed_finish_reasons")
         self._freeze_names("repeatable_by")
         _check_path("path", self.path)
+        if self.base_url is not None:
+            check_base_url(
+                self.base_url,
+                # Whether a key may go there unencrypted is for the client to say.
+                allow_http=True,
+                has_key=False,
+                called="a Profile's base_url",
+            )
+        if not _VARIABLE.fullmatch(self.key_variable):
+            # Not shown: it may be the key itself.
+            raise _wrong(
+                "key_variable",
+                "the name of an environment variable, of letters, digits and '_', such "
+                "as 'MY_API_KEY': not the key itself",
+            )
         if not _HEADER_NAME.fullmatch(self.key_header):
             raise _wrong("key_header", "the name of a header")
         if not self.repeatable_by <= _REPEATING:

@@ -1,9 +1,9 @@
 """Where requests go and with which key: checked before anything is sent.
 
-A key that was pasted with its quotes, or a base URL without a scheme, costs an hour
-when it fails as a 401 or a name that does not resolve, and a second when it is named
-here. An `APIKey` never shows itself: only `APIKey.reveal` returns the text, and nothing
-but the one place that sets the header should call it.
+A key that was pasted with its quotes costs an hour when it fails as a 401, and a second
+when it is named here; so it is with base URLs, which wire/base_url.py checks. An
+`APIKey` never shows itself: only `APIKey.reveal` returns the text, and nothing but the
+one place that sets the header should call it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Final
 
 from holystream.errors import ConfigurationError, InvalidAPIKey
-from holystream.wire.request import is_loopback
+from holystream.wire.base_url import check_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +38,6 @@ _PLACEHOLDER: Final = re.compile(
 as "test" or "EMPTY" are not among them: local servers are run with those."""
 
 _PRINTABLE: Final = re.compile(r"[!-~]+")
-_HOST: Final = re.compile(r"[\w.~-]+|\[[0-9A-Fa-f:.]+\]")
 
 _PROBLEMS: Final[tuple[tuple[Callable[[str], object], str], ...]] = (
     (
@@ -158,7 +157,12 @@ class Endpoint:
         if secret is not None:
             check_key(secret.reveal(), "key=")
         # Whether a key may go there unencrypted is for the client to say.
-        url = check_base_url(base_url, allow_http=True, has_key=False)
+        url = check_base_url(
+            base_url,
+            allow_http=True,
+            has_key=False,
+            called=f"the base_url of {'an Endpoint' if name is None else called(name)}",
+        )
         if name is None:
             name = urllib.parse.urlsplit(url).netloc
         _check_label(name, "name")
@@ -181,6 +185,11 @@ class Endpoint:
             fnmatch.fnmatchcase(model.lower(), pattern.lower())
             for pattern in self.models
         )
+
+
+def called(name: object) -> str:
+    """Return how messages call an endpoint."""
+    return f"the endpoint {name!r}"
 
 
 def _check_label(value: object, field: str) -> None:
@@ -224,60 +233,3 @@ def check_key(value: str, source: str) -> APIKey:
     if complaint is not None:
         raise InvalidAPIKey(f"the API key from {source} {complaint}")
     return key
-
-
-def check_base_url(url: str, *, allow_http: bool, has_key: bool) -> str:
-    """Return a base URL without its trailing slash, fit to append a path to.
-
-    Args:
-        url: Such as ``https://api.holysheep.ai/v1``.
-        allow_http: Send the key unencrypted to other machines, too.
-        has_key: A key will be sent there.
-
-    Raises:
-        ConfigurationError: It cannot be used; the message says why.
-    """
-    if not isinstance(url, str):
-        raise ConfigurationError(f"base_url must be a str, not {type(url).__name__}")
-    if not url or any(char.isspace() or not char.isprintable() for char in url):
-        raise ConfigurationError(
-            "base_url is empty or contains white space or control characters"
-        )
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        # Not chained: urllib's message may quote a password.
-        raise ConfigurationError(
-            "base_url is not a URL: check its host and port"
-        ) from None
-    if "@" in parts.netloc:
-        raise ConfigurationError(
-            "base_url must not contain a user name or password: use api_key="
-        )
-    if "?" in url or "#" in url:
-        raise ConfigurationError(
-            "base_url must end with its path, without '?' or '#': pass queries with "
-            "the request"
-        )
-    # Without a scheme, "user:password@host" is no netloc.
-    shown = "" if "@" in url else f" (it is {url!r})"
-    if parts.scheme not in {"http", "https"}:
-        raise ConfigurationError(
-            "base_url must begin with https://, as in https://api.holysheep.ai/v1, or "
-            "for a server on this machine with http://" + shown
-        )
-    if not host or port == 0 or not _HOST.fullmatch(_bare(parts.netloc)):
-        raise ConfigurationError("base_url has no host that could be called" + shown)
-    if parts.scheme == "http" and has_key and not (allow_http or is_loopback(host)):
-        raise ConfigurationError(
-            "base_url with http:// would send the API key unencrypted: use https://, "
-            "or say allow_http=True if the network is your own" + shown
-        )
-    netloc = parts.netloc.lower().rstrip(":")
-    return f"{parts.scheme}://{netloc}{parts.path}".rstrip("/")
-
-
-def _bare(netloc: str) -> str:
-    """Cut the port off."""
-    return re.sub(r":\d*\Z", "", netloc)

@@ -248,6 +248,12 @@ def test_a_profile_of_ones_own(monkeypatch):
         assert "provider='mine'" in repr(client)
 
 
+def test_a_key_in_place_of_its_variable_is_not_repeated():
+    with pytest.raises(ConfigurationError, match="not the key itself") as caught:
+        make(key_variable="sk-0123456789")
+    assert "0123" not in str(caught.value)
+
+
 def test_a_host_without_an_address_says_what_one_looks_like():
     with pytest.raises(ConfigurationError, match=r"RESOURCE\.openai\.azure\.com"):
         holystream.Client("sk-0123456789", provider="azure")
@@ -262,7 +268,15 @@ WRONG = [
     ({"name": ""}, "name must be a text"),
     ({"name": None}, "name must be a text"),
     ({"key_variable": 3}, "key_variable must be a text"),
+    ({"key_variable": "MY KEY"}, "key_variable must be the name of an environment"),
+    ({"key_variable": "$MY_KEY"}, "key_variable must be the name of an environment"),
+    ({"key_variable": "7TH"}, "key_variable must be the name of an environment"),
     ({"base_url": 3}, "base_url must be a text or None"),
+    ({"base_url": ""}, "a Profile's base_url is empty"),
+    ({"base_url": "llm.example/v1"}, "a Profile's base_url must begin with https://"),
+    ({"base_url": "https://"}, "a Profile's base_url has no host"),
+    ({"base_url": "https://a:b@llm.example"}, "base_url must not contain a user name"),
+    ({"base_url": "https://llm.example?a=b"}, "base_url must end with its path"),
     ({"path": "chat"}, "path must be a path that begins with a slash"),
     ({"path": None}, "path must be a path"),
     ({"path": "/a b"}, "path must be a path"),

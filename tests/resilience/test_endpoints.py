@@ -10,12 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from holystream.errors import ConfigurationError, InvalidAPIKey
-from holystream.resilience.endpoints import (
-    APIKey,
-    Endpoint,
-    check_base_url,
-    check_key,
-)
+from holystream.resilience.endpoints import APIKey, Endpoint, check_key
+from holystream.wire.base_url import check_base_url
 
 GOOD_KEY = "hs-4f9Kq2ZpTr81LmXv"
 
@@ -152,7 +148,11 @@ def test_an_endpoint_has_the_models_that_its_patterns_name(models, model, has):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"base_url": "a.example"}, "must begin with https://"),
+        ({"base_url": "a.example"}, "^the base_url of an Endpoint must begin with"),
+        (
+            {"base_url": "a.example", "name": "eu"},
+            "^the base_url of the endpoint 'eu' must begin with https://",
+        ),
         ({"key": " "}, "the API key from key= is empty"),
         ({"key": 7}, "the API key from key= must be a str"),
         ({"key": APIKey("")}, "the API key from key= is empty"),

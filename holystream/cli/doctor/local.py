@@ -13,7 +13,8 @@ from holystream.cli.doctor.case import port_is_valid, shown
 from holystream.cli.doctor.findings import Finding, fine, found
 from holystream.cli.exits import reworded
 from holystream.errors import ConfigurationError, InvalidAPIKey
-from holystream.resilience.endpoints import check_base_url, check_key
+from holystream.resilience.endpoints import check_key
+from holystream.wire.base_url import check_base_url
 from holystream.wire.request import is_loopback
 
 if TYPE_CHECKING:
