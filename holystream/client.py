@@ -12,7 +12,7 @@ from holystream.connector import key_headers
 from holystream.detached import from_token
 from holystream.errors import ConfigurationError, InvalidRequest
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
-from holystream.journal import open_journal
+from holystream.journal.shared import Journals
 from holystream.mapping import mapped, whole
 from holystream.providers.chat_request import chat_request
 from holystream.providers.registry import (
@@ -180,8 +180,10 @@ class Client:
             clock=_now,
             rng=self._time.rng,
         )
+        journals = Journals(journal)
         self._settings = Settings(
-            journal=None if journal is None else open_journal(journal),
+            journals=journals,
+            journal=journals.own,
             recording=Recording(
                 every=checkpoint_every,
                 interval=checkpoint_interval,
@@ -669,9 +671,13 @@ class Client:
         return other
 
     def close(self) -> None:
-        """Close the connections that are idle; streams that are open go on."""
+        """Close the connections that are idle; streams that are open go on.
+
+        A journal that was opened by its path is closed with the last of these.
+        """
         self._builder.close_abandoned()
         self._builder.transport.close()
+        self._settings.journals.close()
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ import msgspec
 from holystream.clocks import Timeouts, check_seconds
 from holystream.errors import ConfigurationError, InvalidAPIKey, InvalidRequest
 from holystream.events import Guarantee
-from holystream.journal import Journal, open_journal
+from holystream.journal.shared import Journals
 from holystream.providers.jsonvalues import kind, plain, wrong
 from holystream.resilience.budget import RetryBudget
 from holystream.resilience.circuit import BreakerPolicy
@@ -100,6 +100,7 @@ class Settings:
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     resume: tuple[ResumeStrategy, ...] = strategies(DEFAULT_STRATEGIES)
     min_guarantee: Guarantee | None = None
+    journals: Journals = dataclasses.field(default_factory=Journals)
     journal: Journal | None = None
     recording: Recording = dataclasses.field(default_factory=Recording)
 
@@ -151,7 +152,7 @@ class Settings:
         """
         return dataclasses.replace(
             self,
-            journal=self.journal if journal is None else open_journal(journal),
+            journal=self.journal if journal is None else self.journals.of(journal),
             recording=self.recording.changed(every=every, interval=interval),
         )
 
@@ -203,8 +204,8 @@ def _keyed(
     profile: Profile,
     api_key: APIKey | None,
     allow_http: bool,  # noqa: FBT001 - handed on
-) -> Endpoint:
     url: str,
+) -> Endpoint:
     """Return the endpoint with a key, if one is needed or given.
 
     A message calls its base URL ``url``.

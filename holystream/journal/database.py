@@ -96,6 +96,11 @@ class Database:
             self._connection = self._open()
         return self._connection
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open. Lock held."""
+        return self._connection is not None and self._connection.in_transaction
+
     def rest(self) -> None:
         """Undo a transaction that a Ctrl-C left open. Lock held."""
         if self._connection is not None and self._connection.in_transaction:
@@ -229,9 +234,7 @@ class Database:
         self._rests = self.lock.acquire(timeout=_LONGEST_HOLD)
         # In a transaction: a signal handler forks in the midst of its thread's own. The
         # child will find that it cannot use the journal.
-        if self._rests and not (
-            self._connection is not None and self._connection.in_transaction
-        ):
+        if self._rests and not self.in_transaction:
             self.close()
 
     def after_fork_in_parent(self) -> None:

@@ -85,6 +85,7 @@ class SQLiteJournal:
     ) -> None:
         check_seconds(busy_timeout, "busy_timeout=")
         self._now = now
+        self._retired = False
         file = Path(path).expanduser().absolute()
         self._begin(Database(file, durability, busy_timeout))
         # Looked at now, for its errors; kept open from its first use on, so that what
@@ -101,6 +102,8 @@ class SQLiteJournal:
         self._watchers = Watchers()
         self._commits = GroupCommit(database, self._watchers)
         self._dropped = Dropped(self)
+        # The fences of our claims, and whatever is about to get one.
+        self._owned: set[object] = set()
         # Made with the first claim, under the database's lock.
         self._lock_file: OwnerLock | None = None
 
@@ -119,8 +122,7 @@ class SQLiteJournal:
             )
             return _Claim(stream_id=stream_id, owner=owner, fence=fence, number=fence)
 
-        claim: Claim = self._write(create)
-        return claim
+        return self._take(create)
 
     def append(
         self,
@@ -148,6 +150,7 @@ class SQLiteJournal:
             ),
             claim.stream_id,
         )
+        self._disown(claim)
 
     def release(self, claim: Claim) -> None:
         """Let go of a stream that has not ended; see `Journal.release`."""
@@ -157,9 +160,12 @@ class SQLiteJournal:
             number, now = self._number(claim), self._now()
         except Fenced:
             return
-        self._write(
-            lambda connection: tables.release(connection, claim, number, now=now)
-        )
+        try:
+            self._write(
+                lambda connection: tables.release(connection, claim, number, now=now)
+            )
+        finally:
+            self._disown(claim)
 
     def release_later(self, claim: Claim) -> None:
         """Let go of a stream soon; see `Journal.release_later`."""
@@ -189,7 +195,7 @@ class SQLiteJournal:
                 number=row.number,
             )
 
-        taken: Claim = self._write(claim)
+        taken = self._take(claim)
         for owner in dead:
             bury(self._database.owners, owner)
         return taken
@@ -301,6 +307,14 @@ class SQLiteJournal:
             lock_file.close()
         self._watchers.wake_all()
 
+    def retire(self) -> None:
+        """Keep the file open only while a stream is owned, from now on.
+
+        It can still be used, and is opened for it.
+        """
+        self._retired = True
+        self._rest()
+
     def __enter__(self) -> Self:
         return self
 
@@ -309,16 +323,49 @@ class SQLiteJournal:
 
     def _write(self, work: Callable[[sqlite3.Connection], Any], wakes: str = "") -> Any:
         self._be_here()
-        return self._commits.submit(Write(work, wakes=wakes))
+        try:
+            return self._commits.submit(Write(work, wakes=wakes))
+        finally:
+            self._rest()
 
     def _select(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         self._be_here()
         database = self._database
-        with database.lock:
-            try:
+        try:
+            with database.lock:
                 return work(database.connection())
-            except sqlite3.Error as error:
-                raise database.error(error, "reading") from error
+        except sqlite3.Error as error:
+            raise database.error(error, "reading") from error
+        finally:
+            self._rest()
+
+    def _take(self, work: Callable[[sqlite3.Connection], Claim]) -> Claim:
+        """Have a stream taken, and the file kept open for it."""
+        owned, coming = self._owned, object()
+        owned.add(coming)
+        try:
+            claim: Claim = self._write(work)
+            owned.add(claim.fence)
+        finally:
+            owned.discard(coming)
+            self._rest()
+        return claim
+
+    def _disown(self, claim: Claim) -> None:
+        self._owned.discard(claim.fence)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Close the file, if that is wanted and nobody needs it."""
+        if not self._retired or self._owned:
+            return
+        with self._database.lock:
+            # A signal handler may have come into our own transaction.
+            if not self._owned and not self._database.in_transaction:
+                self._database.close()
+                lock_file, self._lock_file = self._lock_file, None
+                if lock_file is not None:
+                    lock_file.close()
 
     def _version(self) -> int:
         """Return a number that changes when another connection has committed."""

@@ -87,7 +87,7 @@ def mapped(
         client=client,
         settings=settings,
         priority=priority,
-        options=whole(with_journal(options), settings.ways),
+        options=whole(with_journal(options, settings), settings.ways),
         map_id=map_id,
     )
     beginner.check()

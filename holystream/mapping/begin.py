@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from holystream.errors import InvalidRequest, JournalError
-from holystream.journal import Outcome, open_journal
+from holystream.journal import Outcome
 from holystream.resume.checkpoint import Recorded
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class Beginner:
         options = self._options(item.options, index)
         journal = self.settings.journal
         if options.get("journal") is not None:
-            options["journal"] = journal = open_journal(options["journal"])
+            journal = self.settings.journals.of(options["journal"])
+            options["journal"] = journal
         stream: Stream = self.client.stream(item.prompt, **options)
         if journal is None:
             return stream
@@ -139,7 +140,7 @@ class Beginner:
             )
 
 
-def with_journal(options: MapOptions) -> MapOptions:
+def with_journal(options: MapOptions, settings: Settings) -> MapOptions:
     """Return options in which a journal that is a path is open, once for all items.
 
     Raises:
@@ -147,4 +148,6 @@ def with_journal(options: MapOptions) -> MapOptions:
         JournalError: It cannot be opened.
     """
     journal: str | Journal | Any = options.get("journal")
-    return options if journal is None else {**options, "journal": open_journal(journal)}
+    if journal is None:
+        return options
+    return {**options, "journal": settings.journals.of(journal)}
