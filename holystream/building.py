@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from holystream.wire.request import HttpRequest
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ClientMetrics:
     """How things stand with a client, at one moment.
 
@@ -48,6 +48,17 @@ class ClientMetrics:
     pool: PoolStatistics
     endpoints: tuple[EndpointStatistics, ...]
     budget: BudgetStatistics
+
+    def __repr__(self) -> str:
+        pool = self.pool
+        endpoints = ", ".join(
+            f"{each.name} {each.breaker.state.value}" for each in self.endpoints
+        )
+        return (
+            f"<ClientMetrics: {self.streams.summary}; "
+            f"{pool.in_use} of {pool.limit} permits in use, {pool.queued} waiting; "
+            f"breakers: {endpoints}; {self.budget.balance:g} retries to spend>"
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

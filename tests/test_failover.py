@@ -428,6 +428,28 @@ class TestMetrics:
                 with pytest.warns(ResourceWarning):
                     del stream
 
+    def test_they_show_themselves_in_a_few_words(self, regions):
+        (good,) = regions(Script(times=0))
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(nowhere, name="a"),
+                Endpoint(good.base_url, name="b", priority=1),
+                breaker=BreakerPolicy(failures=1),
+            ) as client,
+        ):
+            ask(client, "hello")
+            metrics = client.metrics()
+        assert repr(metrics.streams) == (
+            "<Metrics: 1 streams opened, 1 ended (1 done), 1 reconnects>"
+        )
+        assert repr(metrics.streams.endpoints["b"]).startswith("<Numbers: ")
+        assert repr(metrics) == (
+            "<ClientMetrics: 1 streams opened, 1 ended (1 done), 1 reconnects; "
+            "0 of 50 permits in use, 0 waiting; breakers: a open, b closed; "
+            f"{metrics.budget.balance:g} retries to spend>"
+        )
+
 
 class TestSettings:
     def test_endpoints_take_the_place_of_a_base_url(self):

@@ -130,9 +130,11 @@ class TestCtrlC:
         for strike in moments((*OURS[:1], *COUNTING)):
             script = "cut_before_headers=rst" if scene == "fail" else ""
             stream = asking.stream("hello", temperature=0, extra_headers=played(script))
-            with contextlib.suppress(StreamError, KeyboardInterrupt):
-                with strike.by(interrupt):
-                    read(stream, [])
+            with (
+                contextlib.suppress(StreamError, KeyboardInterrupt),
+                strike.by(interrupt),
+            ):
+                read(stream, [])
             stream.close()
             now = asking.metrics().streams
             assert now.active_by_model == {}

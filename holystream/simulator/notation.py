@@ -26,11 +26,26 @@ def _flag(value: str) -> bool:
     return _FLAGS[value.lower()]
 
 
+def _number(value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError("expected a whole number") from None
+
+
+def _seconds(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError("expected seconds, as in 0.5") from None
+
+
 def _pair(value: str) -> tuple[int, float]:
     size, slash, seconds = value.partition("/")
-    if not slash:
-        raise ValueError("expected bytes/seconds, as in 3/0.01")
-    return int(size), float(seconds)
+    try:
+        return int(size), float(seconds if slash else "none")
+    except ValueError:
+        raise ValueError("expected bytes/seconds, as in 3/0.01") from None
 
 
 def _newline(value: str) -> str:
@@ -55,19 +70,19 @@ def _block(value: str | Mapping[str, Any]) -> bytes | str | Mapping[str, Any]:
 
 _READERS: Mapping[str, Callable[[Any], object]] = {
     **dict.fromkeys(
-        ("latency", "first_token", "pace", "pings", "linger", "ttl"), float
+        ("latency", "first_token", "pace", "pings", "linger", "ttl"), _seconds
     ),
     **dict.fromkeys(
-        ("cut_at", "stall_at", "error_event_at", "malformed_at", "rechunk"), int
+        ("cut_at", "stall_at", "error_event_at", "malformed_at", "rechunk"), _number
     ),
-    **dict.fromkeys(("status", "times"), int),
+    **dict.fromkeys(("status", "times"), _number),
     **dict.fromkeys(("garbage_status_line", "stall_headers", "drip_chunk_size"), _flag),
     **dict.fromkeys(("echo_key", "finish", "done", "bom", "gzip"), _flag),
     **dict.fromkeys(("final_blank_line", "split_surrogates"), _flag),
     **dict.fromkeys(("cut", "cut_before_headers", "framing", "usage"), str),
     **dict.fromkeys(("ping_text", "content_type", "redirect", "finish_reason"), str),
-    **dict.fromkeys(("differ_at", "shorter", "cached_tokens"), int),
-    **dict.fromkeys(("replay_events", "shuffle", "overlap", "ring"), int),
+    **dict.fromkeys(("differ_at", "shorter", "cached_tokens"), _number),
+    **dict.fromkeys(("replay_events", "shuffle", "overlap", "ring"), _number),
     **dict.fromkeys(("sampling", "tokens"), _flag),
     **dict.fromkeys(("ids", "cursor", "prefill", "stitch", "preamble"), str),
     "echo": _echo,

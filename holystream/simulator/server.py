@@ -126,10 +126,19 @@ class Simulator:
         So does a `GET /v1/stream`, which goes on with what a chat request began.
 
         A request with an `X-Simulator` header brings its own and takes none. When
-        the queue is empty, answers are healthy.
+        the queue is empty, answers are healthy. What is queued behind a script with
+        `times=0` is not reached until `clear`.
         """
         with self._changed:
             self._scripts += [(script, script.times) for script in scripts]
+
+    def clear(self) -> None:
+        """Forget the scripts that are queued, one with `times=0` as well.
+
+        Requests that have taken theirs go on with it.
+        """
+        with self._changed:
+            self._scripts.clear()
 
     @property
     def generations(self) -> tuple[Generation, ...]:

@@ -64,7 +64,7 @@ class Timing:
         return self.longest
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Numbers:
     """What was counted of some streams and of their attempts.
 
@@ -137,8 +137,23 @@ class Numbers:
         """Mean seconds from a fault to new content, or None if there was none."""
         return self.recovery_seconds / self.recoveries if self.recoveries else None
 
+    @property
+    def summary(self) -> str:
+        """Its most important numbers, for a person: the fields have all of them."""
+        ended = ", ".join(
+            f"{number} {outcome}" for outcome, number in self.streams.items() if number
+        )
+        return (
+            f"{self.opened} streams opened, {self.ended} ended"
+            + (f" ({ended})" if ended else "")
+            + f", {self.reconnects} reconnects"
+        )
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary}>"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Metrics(Numbers):
     """What was counted of all streams of a client, as of one moment.
 

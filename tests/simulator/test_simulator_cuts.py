@@ -185,6 +185,15 @@ def test_scripts_are_taken_in_order_and_as_often_as_they_say(simulate):
     assert statuses == [500, 500, 429, 503, 503, 503]
 
 
+def test_a_script_without_end_can_be_ended(simulate):
+    sim = simulate(script=[Script(status=503, times=0), Script(status=418)])
+    assert [fetch(sim).status for _ in range(3)] == [503, 503, 503]
+    sim.clear()
+    assert fetch(sim).status == 200
+    sim.play(Script(status=429))
+    assert [fetch(sim).status for _ in range(2)] == [429, 200]
+
+
 def test_one_script_alone_is_enough(simulate):
     sim = simulate(script=Script(status=418))
     assert [fetch(sim).status for _ in range(2)] == [418, 200]
