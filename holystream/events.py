@@ -104,7 +104,11 @@ class TextDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the model's shown reasoning: a channel of its own."""
+    """A piece of the model's shown reasoning: a channel of its own.
+
+    What its channel had from ``offset`` on is void: a later segment thinks anew. One
+    with an empty text only withdraws.
+    """
 
     text: str
     offset: int
@@ -117,7 +121,10 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the model's refusal, which some APIs send in place of the text."""
+    """A piece of the model's refusal, which some APIs send in place of the text.
+
+    What its channel had from ``offset`` on is void, as with `ReasoningDelta`.
+    """
 
     text: str
     offset: int
@@ -251,6 +258,8 @@ class Resumed(Event, frozen=True, kw_only=True):
 
 class Rewound(Event, frozen=True, kw_only=True):
     """Text from ``offset`` on is withdrawn; the next deltas write it anew.
+
+    So are all reasoning and refusals.
 
     Attributes:
         offset: Code points that stand, in every choice.

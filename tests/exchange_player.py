@@ -16,6 +16,7 @@ from holystream.events import (
     Finished,
     Interrupted,
     ReasoningDelta,
+    RefusalDelta,
     Resumed,
     Rewound,
     Started,
@@ -46,6 +47,7 @@ class Reader:
     def __init__(self):
         self.texts = {}
         self.reasoning = {}
+        self.asides = {}
         self.calls = {}
         self.half_calls = {}
         self.discarded = []
@@ -63,7 +65,16 @@ class Reader:
             assert isinstance(event, Started) is not bool(self.names)
             self.names.append(type(event).__name__)
             self._apply(event)
+            if isinstance(event, (ReasoningDelta, RefusalDelta)):
+                self._put(event)
         return list(events)
+
+    def _put(self, event):
+        """Fold as docs/api.md says."""
+        key = type(event), event.index
+        before = self.asides.get(key, "")
+        assert event.offset <= len(before), "no offset is behind what was said"
+        self.asides[key] = before[: event.offset] + event.text
 
     def _apply(self, event):
         if isinstance(event, TextDelta):
@@ -94,8 +105,15 @@ class Reader:
             assert not self.calls, "a delivered tool call is never withdrawn"
             self.discarded.append(event.discarded)
             self.texts.clear()
+            self.asides.clear()
         elif isinstance(event, Finished):
             self.finished = event.completion
+            for choice in event.completion.choices:
+                said = [
+                    self.asides.get((kind, choice.index), "")
+                    for kind in (ReasoningDelta, RefusalDelta)
+                ]
+                assert [choice.reasoning, choice.refusal] == said
 
 
 class Player:

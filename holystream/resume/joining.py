@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from holystream.events import Guarantee
+from holystream.resume.asides import Void
 from holystream.resume.base import BegunAnew, Continuation, SeamMismatch, Trail
 from holystream.resume.tracker import CursorTracker
 from holystream.wire.faults import Fault, FaultKind
@@ -64,6 +65,7 @@ class Joining:
         self._gate: Gate | None = None
         # The ways that a mismatch has ruled out.
         self._refuted: tuple[ResumeStrategy | None, ...] = ()
+        self._void = Void()
         # Nothing has to be told of how the present attempt joined on.
         self._announced = True
         self._tracker = CursorTracker()
@@ -136,7 +138,8 @@ class Joining:
     @property
     def joined(self) -> bool:
         """Whether nothing stands between the decoder and the caller."""
-        return self._announced and (self._seam is None or not self._seam.open)
+        told = self._announced and not self._void
+        return told and (self._seam is None or not self._seam.open)
 
     @property
     def idle(self) -> bool:
@@ -157,6 +160,7 @@ class Joining:
             SeamMismatch: They do not belong to the answer.
         """
         joined = self._announce(transcript)
+        joined += self._void.withdraw(events, segment=self.segment)
         seam = self._seam
         if seam is None or not seam.open:
             return [*joined, *events]
@@ -174,6 +178,7 @@ class Joining:
             SeamMismatch: The answer that ended is another one.
         """
         joined = self._announce(transcript)
+        joined += self._void.withdraw((), segment=self.segment, ended=True)
         seam = self._seam
         if seam is not None and seam.open:
             joined += self._through(seam, seam.finish)
@@ -311,20 +316,26 @@ class Joining:
             if continuation is None:
                 continue
             if strategy.guarantee >= at_least:
-                self._choose(strategy, continuation)
+                self._choose(strategy, continuation, transcript)
                 return None
             too_weak = too_weak or strategy
         self._choose(
             None,
             None if transcript.delivered else Continuation(request=self._request),
+            transcript,
         )
         return too_weak
 
     def _choose(
-        self, strategy: ResumeStrategy | None, continuation: Continuation | None
+        self,
+        strategy: ResumeStrategy | None,
+        continuation: Continuation | None,
+        transcript: Transcript,
     ) -> None:
         self.strategy = strategy
         self.continuation = continuation
+        if continuation is not None and (strategy is None or not strategy.keeps):
+            self._void.note(transcript)
 
     def _announce(self, transcript: Transcript) -> list[StreamEvent]:
         """Tell once that the server goes on with what it kept."""

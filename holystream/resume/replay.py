@@ -15,12 +15,14 @@ from holystream.events import (
     ToolCall,
     ToolCallDelta,
 )
+from holystream.resume.asides import asides
 from holystream.resume.base import Continuation, SeamMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holystream.events import StreamEvent
+    from holystream.resume.asides import Key
     from holystream.resume.base import Trail
     from holystream.transcript import Transcript
 
@@ -30,7 +32,8 @@ class Replay:
 
     For requests that give the same answer each time. Every delivered character is
     compared before anything new is let through, tool calls by name and arguments:
-    their ids differ from one generation to the next.
+    their ids differ from one generation to the next. Reasoning is not compared; where
+    it differs, it is told anew once the text has come again.
     """
 
     name = "replay"
@@ -55,6 +58,9 @@ class ReplaySeam:
             (call.index, call.call_index): call for call in transcript.tool_calls
         }
         self._offset = len(transcript.text)
+        # What is said beside the text, as delivered and as it comes again.
+        self._shown = asides(transcript, delivered=True)
+        self._again: dict[Key, list[str]] = {}
         self.open = True
         self.stopped = False
 
@@ -67,6 +73,7 @@ class ReplaySeam:
                     new.append(event)
             elif isinstance(event, TextDelta):
                 rest = self._swallow(event)
+                new += self._said_anew(event)
                 self._close_if_joined(new)
                 if rest is not None:
                     self._check_order(event)
@@ -112,6 +119,17 @@ class ReplaySeam:
             event.raw,
         )
 
+    def _said_anew(self, event: TextDelta) -> list[StreamEvent]:
+        """Return what was said beside a text that has come again, where it differs."""
+        if event.index in self._expected:
+            return []
+        return [
+            kind(said, 0, event.index, event.segment)
+            for kind in (ReasoningDelta, RefusalDelta)
+            if (pieces := self._again.pop((kind, event.index), None))
+            and (said := "".join(pieces)) != self._shown.get((kind, event.index), "")
+        ]
+
     def _check_order(self, event: TextDelta | ToolCall) -> None:
         """Refuse what is new in a choice before all that was delivered of it came."""
         if event.index in self._expected or any(
@@ -137,7 +155,11 @@ class ReplaySeam:
             begun = event.offset < self._lengths.get(event.index, 0)
             return event.index in self._expected or (event.channel == "text" and begun)
         if isinstance(event, (ReasoningDelta, RefusalDelta)):
-            return event.index in self._expected
+            held = event.index in self._expected
+            if held:
+                key = type(event), event.index
+                self._again.setdefault(key, []).append(event.text)
+            return held
         if isinstance(event, ToolCallDelta):
             return (event.index, event.call_index) in self._calls
         return False
