@@ -138,9 +138,11 @@ def appending(
     first, count = claim.next_seq, len(events)
     if first + count > LAST_SEQ:
         raise OverflowError(f"a stream has room for {LAST_SEQ} events")
-    data = codec.encode(events) if count else b""
+    # As bytearrays: for bytes sqlite3 looks for an adapter, each time, in vain.
+    data = bytearray(codec.encode(events) if count else b"")
+    saved = None if cursor is None else bytearray(cursor)
     batch = (number << 32) + first, count, zlib.crc32(data), data
-    row = first + count, now, cursor, number, claim.fence, claim.owner, first
+    row = first + count, now, saved, number, claim.fence, claim.owner, first
 
     def append(connection: sqlite3.Connection) -> None:
         if connection.execute(_APPEND, row).rowcount != 1:
