@@ -69,6 +69,19 @@ def test_the_core_needs_four_packages_alone(metadata):
     assert names == {"requests", "urllib3", "tenacity", "msgspec"}
 
 
+@pytest.mark.parametrize(
+    ("extra", "package"),
+    [
+        ("prometheus", "prometheus-client"),
+        ("opentelemetry", "opentelemetry-api"),
+        ("progress", "tqdm"),
+    ],
+)
+def test_what_is_optional_has_an_extra(pyproject, extra, package):
+    (needed,) = pyproject["project"]["optional-dependencies"][extra]
+    assert needed.startswith(f"{package}>=")
+
+
 def test_it_is_licensed(metadata):
     assert metadata["License-Expression"] == "MIT"
     assert metadata.get_all("License-File") == ["LICENSE"]

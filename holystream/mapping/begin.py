@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import reprlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from holystream.errors import InvalidRequest, JournalError
 from holystream.journal import Outcome
+from holystream.mapping.options import check_own
 from holystream.resume.checkpoint import Recorded
 
 if TYPE_CHECKING:
@@ -86,8 +88,12 @@ class Beginner:
         Raises:
             InvalidRequest: The item is wrong, or the journal has another one.
             HolystreamError: It cannot be gone on with.
-            TypeError: There is no such option.
         """
+        named = f"item {index}"
+        if item.id is not None:
+            # Of any kind, and as long as it likes.
+            named += f" (id={reprlib.repr(item.id)})"
+        check_own(item.options, named)
         options = self._options(item.options, index)
         journal = self.settings.journal
         if options.get("journal") is not None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
+from holystream.errors import InvalidRequest
 from holystream.resume import DEFAULT_STRATEGIES
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from holystream.clocks import Timeouts
     from holystream.events import Failed, Guarantee, StreamEvent
@@ -51,6 +53,8 @@ class StreamOptions(MapOptions, total=False):
     stream_id: str | None
 
 
+_NAMES: Final = frozenset(StreamOptions.__annotations__)
+
 _Options = TypeVar("_Options", MapOptions, StreamOptions)
 
 _ANEW: Final = (*DEFAULT_STRATEGIES, "restart")
@@ -69,3 +73,27 @@ def whole(options: _Options, ways: tuple[str, ...]) -> _Options:
     if options.get("resume") is None and ways == DEFAULT_STRATEGIES:
         return {**options, "resume": _ANEW}
     return options
+
+
+def check_own(options: object, item: str) -> None:
+    """Refuse what an item cannot have as options of its own.
+
+    Args:
+        options: Whatever the caller gave it.
+        item: What a message calls the item.
+
+    Raises:
+        InvalidRequest: It is no mapping, or has a name that no option has.
+    """
+    if not isinstance(options, Mapping):
+        raise InvalidRequest(
+            f"{item}: options must be a mapping, not {type(options).__name__}"
+        )
+    unknown = next((name for name in options if name not in _NAMES), None)
+    if unknown is None:
+        return
+    import difflib  # noqa: PLC0415 - wanted only here
+
+    nearest = difflib.get_close_matches(str(unknown), _NAMES, n=1)
+    meant = f": did you mean {nearest[0]!r}?" if nearest else ""
+    raise InvalidRequest(f"{item}: there is no option {unknown!r}{meant}")

@@ -187,7 +187,7 @@ def test_what_is_wrong_with_an_item_is_its_result(client, sim):
     results = list(client.map([*wrong, "echo:right"], order="input"))
     kinds = [type(result.error) for result in results]
     assert kinds[-1] is type(None)
-    assert set(kinds[:-1]) == {InvalidRequest, TypeError}
+    assert set(kinds[:-1]) == {InvalidRequest}
     assert len(sim.requests) == 1
 
 
@@ -350,6 +350,34 @@ def test_one_thread_iterates(client, sim, gate):
 def test_wrong_arguments_are_refused_at_once(client, arguments, complaint):
     with pytest.raises(InvalidRequest, match=complaint):
         client.map(**{"prompts": ["hello"], **arguments})
+
+
+@pytest.mark.parametrize(
+    ("identity", "options", "complaint"),
+    [
+        (
+            None,
+            {"temprature": 0},
+            "item 1: there is no option 'temprature': did you mean 'temperature'?",
+        ),
+        ("b", {"colour": "red"}, "item 1 (id='b'): there is no option 'colour'"),
+        (
+            7,
+            {"max_token": 5},
+            "item 1 (id=7): there is no option 'max_token': did you mean 'max_tokens'?",
+        ),
+        (None, {5: 5}, "item 1: there is no option 5"),
+        (None, ["n"], "item 1: options must be a mapping, not list"),
+    ],
+)
+def test_an_option_that_is_none_is_named_with_its_item(
+    client, identity, options, complaint
+):
+    wrong = MapItem("hello", id=identity, options=options)
+    good, bad = client.map(["echo:right", wrong], order="input")
+    assert good.text == "right"
+    assert isinstance(bad.error, InvalidRequest)
+    assert str(bad.error) == complaint
 
 
 def test_there_is_no_other_argument(client):
