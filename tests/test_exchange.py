@@ -292,6 +292,8 @@ class TestEvidence:
         player = Player().answer(*([batches] if together else batches)).cut()
         assert isinstance(player.last(Interrupted).error, ConnectionLost)
         player.answer(*batches).close()
+        assert isinstance(player.last(Interrupted).error, IncompleteAnswer)
+        player.answer(*batches, finish()).close()
         assert player.completion.text == "Hi there"
 
     def test_a_finish_reason_that_usage_follows_proves_all(self):

@@ -6,7 +6,8 @@ it is read; everything else takes `_general`.
 
 What counts as the end: an accepted finish reason for every choice, and no error.
 Reading goes on after the first finish reason, because usage follows it and some proxies
-send "stop" too early. ``[DONE]`` alone proves nothing.
+send "stop" too early; what content follows needs another one, or ``[DONE]``, which
+alone proves nothing.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     usage: Usage | None
     model: str | None
     response_id: str | None
+    early: bool = False
 
 
 class OpenAIChatDecoder:
@@ -107,8 +109,10 @@ class OpenAIChatDecoder:
         self._calls: dict[int, ToolCalls] = {}
         # The last one that each choice was given.
         self.finish_reasons: dict[int, str] = {}
-        # What each of these had said when it was first given.
+        # What each choice had said when it was given that.
         self._finished_at: dict[int, int] = {}
+        # One was followed by content, and by another one.
+        self._early = False
 
     @property
     def finished(self) -> bool:
@@ -131,7 +135,9 @@ class OpenAIChatDecoder:
         """Whether the answer is whole if the body ends here, cleanly or cut."""
         if not self.finished:
             return False
-        early_stop = self._profile.early_stop or self._went_on
+        if self._goes_on:
+            return self.ended
+        early_stop = self._profile.early_stop or self._early
         return self.ended or clean_end or not early_stop
 
     @property
@@ -174,6 +180,7 @@ class OpenAIChatDecoder:
                 usage=self.usage,
                 model=self.model,
                 response_id=self.response_id,
+                early=self._early,
             )
         )
 
@@ -193,11 +200,12 @@ class OpenAIChatDecoder:
         self.usage = state.usage
         self.model = state.model
         self.response_id = state.response_id
+        self._early = state.early
         return self
 
     @property
-    def _went_on(self) -> bool:
-        """Whether content followed a finish reason, which was one too early then."""
+    def _goes_on(self) -> bool:
+        """Whether content has followed the last finish reason of a choice."""
         return any(
             self._said(index) > said for index, said in self._finished_at.items()
         )
@@ -441,7 +449,9 @@ class OpenAIChatDecoder:
         if index in self._calls:
             self._calls[index].close(cut=reason in _CUT_REASONS, events=events)
         self.finish_reasons[index] = reason
-        self._finished_at.setdefault(index, self._said(index))
+        said = self._said(index)
+        self._early = self._early or said > self._finished_at.get(index, said)
+        self._finished_at[index] = said
 
     def _end(self, events: list[StreamEvent]) -> None:
         self._flush(list(self._waiting), DONE, events)

@@ -102,6 +102,36 @@ def test_reading_goes_on_behind_a_finish_reason():
     assert decoder.finish_reasons == {0: "length"}
 
 
+@pytest.mark.parametrize("more", [text("b"), chunk(choice(reasoning="b"))])
+def test_content_behind_a_finish_reason_needs_an_end_of_its_own(more):
+    decoder, _ = run(text("a"), finish(), more)
+    # A body that was cut where nobody can see it looks like that.
+    assert not decoder.complete(clean_end=True)
+    whole, _ = run(text("a"), finish(), more, DONE)
+    assert whole.complete(clean_end=False)
+    decoder.decode(messages(finish()))
+    assert decoder.complete(clean_end=True)
+    # Once it said so too early.
+    assert not decoder.complete(clean_end=False)
+    decoder.decode(messages(text("c")))
+    assert not decoder.complete(clean_end=True)
+
+
+def test_nothing_but_content_does():
+    usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+    for more in (
+        text(""),
+        chunk(choice(role="assistant", content="")),
+        chunk(usage=usage),
+        chunk(choice(), usage=usage),
+        chunk(choice(content=None)),
+        b"",
+    ):
+        decoder, _ = run(text("a"), finish(), more)
+        assert decoder.complete(clean_end=True)
+        assert decoder.complete(clean_end=False)
+
+
 def test_several_choices_have_their_own_offsets_and_ends():
     decoder, events = run(
         text("a", 0),
