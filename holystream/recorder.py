@@ -85,10 +85,12 @@ class Recorder:
 
         Raises:
             JournalError: It cannot be recorded.
+            StreamCancelled: It was asked to stop while nobody had it.
         """
         self._committed_at = now
         if self._claim is not None:
             self._stored = self._exchange.transcript.length
+            self._heed(self._claim)
             return
         try:
             self._claim = self._journal.create(
@@ -104,6 +106,7 @@ class Recorder:
 
         Raises:
             JournalError: They cannot be stored, and shall not be handed over.
+            StreamCancelled: They are stored, and somebody asked the stream to stop.
         """
         if not self._records or not events:
             return
@@ -113,8 +116,11 @@ class Recorder:
             if self._may_lag(events, now):
                 return
             self._committed_at = now
-        if self._commit() and self._exchange.complete:
-            self._finish(Outcome.DONE, b"")
+        if self._commit() and self._claim is not None:
+            if self._exchange.complete:
+                self._finish(Outcome.DONE, b"")
+            else:
+                self._heed(self._claim)
 
     def end(self, error: BaseException | None) -> None:
         """Take the end of the stream: for good, or so that another may go on with it.
@@ -167,6 +173,16 @@ class Recorder:
     def owns(self) -> bool:
         """Whether the stream is claimed."""
         return self._claim is not None
+
+    def _heed(self, claim: Claim) -> None:
+        """End the stream if it was asked to stop."""
+        if claim.stop_requested is not None:
+            raise self._exchange.describe(
+                StreamCancelled(
+                    f"{claim.stop_requested!r} asked the stream to stop: it is "
+                    "cancelled, for good. What came is in partial_text and the journal."
+                )
+            )
 
     def _may_lag(self, events: Sequence[StreamEvent], now: float) -> bool:
         """Whether what is held may be stored later."""

@@ -63,12 +63,15 @@ class Claim:
         owner: Who has it; no two processes are ever the same owner, forked ones too.
         fence: Higher than that of every earlier claim.
         next_seq: The number of the next event; the journal counts it on.
+        stop_requested: Who asked the owner to stop, as far as the claim itself or the
+            last append found; None if nobody had.
     """
 
     stream_id: str
     owner: str
     fence: int
     next_seq: int = 1
+    stop_requested: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +185,8 @@ class Journal(Protocol):
         """Store events and what it takes to go on after them, both or neither.
 
         Args:
-            claim: The stream's; its ``next_seq`` is counted on.
+            claim: The stream's; its ``next_seq`` is counted on, and it is told who
+                asked it to stop.
             events: What came, in order; may be empty.
             cursor: Replaces the saved resume state; None leaves it as it is.
 
@@ -266,7 +270,9 @@ class Journal(Protocol):
         ...
 
     def request_stop(self, stream_id: str, by: str) -> None:
-        """Ask the owner to stop, who finds it in `meta`; nothing if it has ended.
+        """Ask the owner to stop, by a mark that stays; nothing if it has ended.
+
+        Whoever writes finds it with the next append, in its claim; anybody in `meta`.
 
         Raises:
             StreamUnknown: There is no such stream.

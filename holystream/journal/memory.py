@@ -166,6 +166,7 @@ class MemoryJournal:
             end = len(record.batches) - (last.first == last.next_seq)
             record.batches[end:] = [new]
             claim.next_seq = new.next_seq
+            claim.stop_requested = record.stop_requested
         self._watchers.wake((claim.stream_id,))
 
     def finish(self, claim: Claim, outcome: Outcome, final: bytes) -> None:
@@ -319,6 +320,7 @@ class MemoryJournal:
             owner=self._owner,
             fence=record.fence,
             next_seq=record.batches[-1].next_seq,
+            stop_requested=record.stop_requested,
         )
 
     def _known(self, stream_id: str) -> _Record:

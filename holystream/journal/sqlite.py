@@ -192,6 +192,7 @@ class SQLiteJournal:
                 owner=owner,
                 fence=tables.take_over(connection, row.number, owner=owner, now=now),
                 next_seq=row.next_seq,
+                stop_requested=row.stop_requested,
                 number=row.number,
             )
 

@@ -64,6 +64,8 @@ _APPEND: Final = """
 UPDATE streams SET next_seq = ?, updated = ?, cursor = coalesce(?, cursor)
 WHERE number = ? AND fence = ? AND owner = ? AND next_seq = ? AND outcome IS NULL
 """
+# What nearly never is costs nothing: only where this fails is there more to ask.
+_APPEND_UNASKED: Final = _APPEND + "AND stop_requested IS NULL"
 _FINISH: Final = """
 UPDATE streams SET outcome = ?, updated = ?, expires = ttl + ?
 WHERE number = ? AND fence = ? AND owner = ? AND outcome IS NULL
@@ -145,8 +147,10 @@ def appending(
     row = first + count, now, saved, number, claim.fence, claim.owner, first
 
     def append(connection: sqlite3.Connection) -> None:
-        if connection.execute(_APPEND, row).rowcount != 1:
-            raise _why_not(connection, claim, number)
+        if connection.execute(_APPEND_UNASKED, row).rowcount != 1:
+            if connection.execute(_APPEND, row).rowcount != 1:
+                raise _why_not(connection, claim, number)
+            claim.stop_requested = known(connection, claim.stream_id).stop_requested
         if count:
             connection.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", batch)
 

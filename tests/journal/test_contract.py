@@ -301,6 +301,26 @@ class TestStop:
         journal.request_stop("s", "another")
         assert journal.streams()[0].stop_requested == "another"
 
+    def test_whoever_writes_is_told_by_the_append(self, journal):
+        claim = begun(journal, count=1)
+        assert claim.stop_requested is None
+        journal.request_stop("s", "a viewer")
+        journal.append(claim, text_events(2, 1), cursor=b"c")
+        assert claim.stop_requested == "a viewer"
+        journal.append(claim, text_events(3, 1))
+        assert everything(journal) == [1, 2, 3]
+        assert journal.meta("s").cursor == b"c"
+        journal.release(claim)
+        assert journal.claim("s").stop_requested == "a viewer"
+
+    def test_a_claim_that_does_not_hold_is_refused_all_the_same(self, journal):
+        claim = begun(journal)
+        journal.request_stop("s", "a viewer")
+        journal.release(claim)
+        with pytest.raises(Fenced):
+            journal.append(claim, text_events(1, 1))
+        assert claim.stop_requested is None
+
     def test_too_late(self, journal):
         claim = begun(journal)
         journal.finish(claim, Outcome.DONE, b"")

@@ -35,7 +35,7 @@ from holystream import (
     ToolCallDelta,
     UsageReport,
 )
-from holystream.journal import JournalState, Outcome
+from holystream.journal import JournalState, MemoryJournal, Outcome
 from holystream.journal.sqlite import SQLiteJournal
 from holystream.recovery import from_journal, let_go
 from holystream.resume.checkpoint import Recorded
@@ -713,3 +713,65 @@ class TestDropped:
             which="s",
         )
         assert (child.wait(), child.text) == (0, sim.answer(body(**GREEDY)).text)
+
+
+class TestAskedToStop:
+    """`Journal.request_stop` ends a stream, whoever runs it."""
+
+    def test_by_another_process_with_the_next_commit(
+        self, sim, connect, journal, path, gate
+    ):
+        client = connect()
+        sim.play(Script(gate=gate))
+        gate.release(5)
+        with client.stream(QUESTION, stream_id="s", **GREEDY) as stream:
+            next(stream.text_stream)
+            with SQLiteJournal(path) as other:
+                other.request_stop("s", "a viewer")
+            gate.release(1)
+            with pytest.raises(StreamCancelled, match="'a viewer' asked") as caught:
+                stream.until_done()
+        events = journal.read("s").events
+        assert caught.value.partial_text == "".join(map(str, events))
+        assert journal.meta("s").outcome is Outcome.CANCELLED
+        assert client.metrics().streams.streams["cancelled"] == 1
+        assert client.pool.statistics().in_use == 0
+        with client.resume("s") as again, pytest.raises(StreamCancelled):
+            again.until_done()
+
+    def test_of_another_process(self, sim, journal, path, nursery):
+        child = nursery.start(
+            "stream",
+            client={"base_url": sim.base_url, "journal": str(path)},
+            prompt="echo:" + "word " * 5000,
+            stream_id="s",
+            extra_headers={"X-Simulator": "pace=0.002"},
+        )
+        assert child.printed(20)
+        journal.request_stop("s", "a viewer")
+        assert child.wait() == 3
+        assert child.text.endswith("\n!StreamCancelled")
+        assert journal.meta("s").outcome is Outcome.CANCELLED
+
+    def test_while_nobody_had_it(self, sim, client, journal):
+        printed = left(client, texts(20), **GREEDY)
+        journal.request_stop("s", "a viewer")
+        asked = len(sim.requests)
+        told = []
+        with client.resume("s") as stream, pytest.raises(StreamCancelled):
+            told.extend(stream.text_stream)
+        assert "".join(told).startswith(printed)
+        assert len(sim.requests) == asked
+        assert journal.meta("s").outcome is Outcome.CANCELLED
+
+    def test_too_late_for_an_answer_that_is_whole(self, sim, connect):
+        class Slow(MemoryJournal):
+            def append(self, claim, events, *, cursor=None):
+                if any(isinstance(event, Finished) for event in events):
+                    self.request_stop("s", "a viewer")
+                super().append(claim, events, cursor=cursor)
+
+        journal = Slow()
+        stream = connect(journal=journal).stream(QUESTION, stream_id="s", **GREEDY)
+        assert stream.get_final_text() == sim.answer(body(**GREEDY)).text
+        assert journal.meta("s").outcome is Outcome.DONE
