@@ -45,6 +45,8 @@ def record(path: str | os.PathLike[str], *, prompts: bool = False) -> Iterator[N
     answer itself is, and it may repeat what it was asked. The file can be read by its
     owner alone; a file that was there is replaced.
 
+    Of nested blocks the innermost alone records; the one around it goes on behind it.
+
     Args:
         path: The file to write.
         prompts: Record the request's body, too.

@@ -245,6 +245,23 @@ def test_a_redirect_is_recorded_and_followed_again(path):
         assert again.left == 0
 
 
+def test_of_nested_blocks_the_innermost_records(tmp_path):
+    outer, inner = tmp_path / "outer.jsonl", tmp_path / "inner.jsonl"
+    scripts = [Script(status=400), Script(status=401), Script(status=404)]
+    with Simulator(script=scripts) as simulator:
+        with record(outer):
+            ask(simulator.base_url)
+            with record(inner):
+                ask(simulator.base_url)
+            ask(simulator.base_url)
+        ask(simulator.base_url)
+    found = {
+        path: [line["status"] for line in lines(path) if "status" in line]
+        for path in (outer, inner)
+    }
+    assert found == {outer: [400, 404], inner: [401]}
+
+
 def test_a_reader_that_leaves_is_recorded_so(path):
     gate = threading.Semaphore(2)
     with (
