@@ -146,7 +146,7 @@ class FeedConnector:
         """
         request = self._request
         headers = dict(request.headers)
-        body = self._next_body()
+        body = self._feed.body = self._next_body()
         if body is not None:
             headers["Content-Type"] = "application/json"
         connection = self._transport.open(

@@ -31,6 +31,7 @@ from holystream.events import (
     Waiting,
 )
 from holystream.resilience.classify import error_from
+from holystream.resilience.redact import fit_for_an_id
 from holystream.resilience.retry import GiveUp, Wait
 from holystream.resume import SeamMismatch
 from holystream.resume.checkpoint import Checkpoint, Left
@@ -113,7 +114,7 @@ class Exchange:
         self._decoder: Decoder = provider.decoder(request, segment=0)
         self._ledger = Ledger(request.prompts)
         self._min_guarantee = min_guarantee
-        self._secrets = secrets
+        self._unsaid = (*secrets, *request.prompts)
         self._started_at = 0.0
         self._furthest = 0
         self._counted = 0
@@ -226,7 +227,7 @@ class Exchange:
             now: Monotonic seconds.
             taken: Tells how many bytes of the body its whole events had so far.
         """
-        self.request_id = request_id
+        self.request_id = request_id = fit_for_an_id(request_id, self._unsaid)
         self._joining.connected(taken)
         self._progress.connected(now)
         return [
@@ -337,7 +338,8 @@ class Exchange:
                 return finished
             fault = self._failure or fault
         fault = self._joining.interpret(fault)
-        self.request_id = fault.request_id or self.request_id
+        if fault.request_id:
+            self.request_id = fit_for_an_id(fault.request_id, self._unsaid)
         error = self.fault_error = self._error_of(fault)
         self._fault = fault
         if error.verdict is Verdict.CANCELLED:
@@ -511,7 +513,7 @@ class Exchange:
             key_variable=self._provider.profile.key_variable,
             timeouts=self._timeouts,
             provider=self.endpoint,
-            secrets=(*self._secrets, *self.request.prompts),
+            secrets=self._unsaid,
         )
         error.__cause__ = fault.__cause__
         return self.describe(error)

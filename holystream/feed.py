@@ -17,6 +17,7 @@ from holystream.errors import ConnectionLost, StreamError, Verdict
 from holystream.events import Connected, Interrupted, Waiting
 from holystream.resilience.classify import error_from
 from holystream.resilience.progress import GiveUp, Wait
+from holystream.resilience.redact import fit_for_an_id, secrets_in_body
 from holystream.resilience.retry import RetryPolicy
 from holystream.wire.faults import FaultKind
 from holystream.wire.sse import ServerSentEvent
@@ -69,6 +70,7 @@ class Feed:
         wait: What to wait for before the next attempt.
         last_event_id: The id to go on from; empty for none.
         reconnection_time: Seconds that the server asked to wait before reconnecting.
+        body: What was sent last; a server that repeats it is not quoted.
     """
 
     failure: Fault | None = None
@@ -93,6 +95,7 @@ class Feed:
         self.last_event_id = last_event_id
         self.reconnection_time: float | None = None
         self.attempts = 0
+        self.body: bytes | None = None
         self._endpoint = endpoint
         self._timeouts = timeouts
         self._policy = retry
@@ -123,7 +126,7 @@ class Feed:
         """Take note of an event stream: from now on only silence is bounded."""
         self._clocks.open()
         self._connected_at = now
-        self._request_id = request_id
+        self._request_id = request_id = fit_for_an_id(request_id, self._unsaid)
         self._progress.connected(now)
         return [
             Connected(
@@ -147,7 +150,8 @@ class Feed:
         if self._connected_at is not None and now - self._connected_at >= SETTLED:
             self._progress.progressed(now)
         self._connected_at = None
-        self._request_id = fault.request_id or self._request_id
+        if fault.request_id:
+            self._request_id = fit_for_an_id(fault.request_id, self._unsaid)
         if fault.kind is FaultKind.STOPPED:
             # Not by cancellation, which the driver sees first: a restart was asked for.
             self.wait = Wait(
@@ -192,6 +196,10 @@ class Feed:
             attempts=self.attempts,
         )
 
+    @property
+    def _unsaid(self) -> tuple[str, ...]:
+        return (*self._secrets, *secrets_in_body(self.body))
+
     def _error_of(self, fault: Fault) -> StreamError:
         if fault.kind is FaultKind.ENDED:
             error: StreamError = ConnectionLost("the server ended the event stream.")
@@ -203,7 +211,7 @@ class Feed:
                 key_variable="",
                 timeouts=self._timeouts,
                 provider=self._endpoint,
-                secrets=self._secrets,
+                secrets=self._unsaid,
                 reworded=_reworded,
             )
         error.__cause__ = fault.__cause__

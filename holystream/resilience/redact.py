@@ -9,8 +9,10 @@ every secret that the caller named, however it is written, and of what looks lik
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
+
+import msgspec
 
 from holystream.resilience.disguises import decoded, views
 
@@ -47,6 +49,10 @@ _SECRET_NAME: Final = re.compile(
     "auth|key|token|secret|cookie|pass|pwd|credential|session|sig", re.IGNORECASE
 )
 
+_PROMPT_NAME: Final = re.compile(
+    "content|input|instruction|message|prompt|query|question|text", re.IGNORECASE
+)
+
 
 def may_be_secret(name: str, value: str) -> bool:
     """Whether the value of a header, or in a query, should not be repeated."""
@@ -64,6 +70,42 @@ def secrets_in_query(url: str) -> list[str]:
     written = (pair.partition("=") for pair in query.split("&"))
     pairs += [(unquote_plus(name), value) for name, _, value in written]
     return [value for name, value in pairs if may_be_secret(name, value)]
+
+
+def secrets_in_body(body: bytes | None) -> list[str]:
+    """Return what may be secret in a request's JSON: keys, prompts and long texts."""
+    if body is None:
+        return []
+    try:
+        # The whole may be one text, and that a prompt.
+        waiting: list[tuple[str, Any]] = [("text", msgspec.json.decode(body))]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    found: list[str] = []
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, str):
+            prompts = len(value) >= _SHORTEST_SECRET and _PROMPT_NAME.search(name)
+            if prompts or may_be_secret(name, value):
+                found.append(value)
+        elif isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += ((name, each) for each in value)
+    return found
+
+
+def fit_for_an_id(said: str, secrets: Collection[str]) -> str:
+    """Return an id that a server gave, without the secrets that it may hold.
+
+    Quick, where it holds none: an answer waits for it.
+    """
+    if any(
+        len(secret) >= _SHORTEST_SECRET and _may_quote(said, secret)
+        for secret in secrets
+    ):
+        return fit_for_a_message(said, one_line_each(secrets))
+    return said
 
 
 def one_line_each(secrets: Collection[str]) -> list[str]:

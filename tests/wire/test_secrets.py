@@ -38,6 +38,7 @@ PROMPT = (
 SHORT_PROMPT = "Nightjar?"
 SECRETS = (KEY, KEY[3:], KEY[:14], "Halcyon", "Borealis", "Nightjar")
 """The key, its telling parts, and the names in the prompts."""
+ONCE = RetryPolicy(attempts=1)
 FAST = RetryPolicy(attempts=2, base=0.001, cap=0.001)
 
 
@@ -128,6 +129,12 @@ def failing(base_url, prompt=PROMPT, **options):
     return caught.value
 
 
+def feed(asking, base_url, body):
+    url = f"{base_url}/chat/completions"
+    with asking.event_source(url, method="POST", json=body) as source:
+        list(source)
+
+
 ECHOES = {
     "whole": lambda prompt: prompt,
     "on one line": lambda prompt: prompt.replace("\n", " "),
@@ -196,6 +203,58 @@ class TestWhatAServerEchoes:
         script = Script(error_event_at=2, error_event=event, times=0)
         with Simulator(script=script, text="some text to begin with") as sim:
             failing(sim.base_url)
+
+    @pytest.mark.parametrize("status", [200, 400])
+    @pytest.mark.parametrize("said", [KEY, KEY[3:], f"req/{KEY}", SHORT_PROMPT[:8]])
+    def test_in_the_id_of_the_request(self, log, status, said):
+        script = Script(status=status, cut_at=900, headers={"X-Request-Id": said})
+        with Simulator(script=script, text="some text " * 40) as sim:
+            error = failing(sim.base_url, SHORT_PROMPT[:8], retry=ONCE)
+        assert "***" in error.request_id
+        check_clean("the log", log.getvalue())
+
+    def test_an_id_that_holds_nothing_is_shown(self):
+        script = Script(status=400, headers={"X-Request-Id": "hs-req-0123456789"})
+        with Simulator(script=script) as sim:
+            error = failing(sim.base_url)
+        assert error.request_id == "hs-req-0123456789"
+        assert "request_id: hs-req-0123456789" in str(error)
+
+    @pytest.mark.parametrize("how", ECHOES)
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"messages": [{"role": "user", "content": PROMPT}]},
+            {"model": "m", "prompt": PROMPT},
+            {"inputs": {"rows": [["a", PROMPT]]}},
+            {"anything": PROMPT},
+            PROMPT,
+        ],
+    )
+    def test_the_body_of_a_feed(self, log, body, how):
+        refused = {"error": {"message": f"Refused: '{ECHOES[how](PROMPT)}'"}}
+        script = Script(status=400, error=refused)
+        with (
+            Simulator(script=script) as sim,
+            client(sim.base_url) as asking,
+            pytest.raises(errors.BadRequest, match="Refused") as caught,
+        ):
+            feed(asking, sim.base_url, body)
+        check_error(caught.value)
+        check_clean("the log", log.getvalue())
+
+    def test_a_short_prompt_and_a_token_in_the_body_of_a_feed(self, log):
+        told = {"model": "gpt-4o", "question": SHORT_PROMPT, "api_key": KEY}
+        refused = {"error": {"message": f"gpt-4o has no {SHORT_PROMPT} for {KEY}"}}
+        script = Script(status=400, error=refused, headers={"X-Request-Id": KEY})
+        with (
+            Simulator(script=script) as sim,
+            client(sim.base_url) as asking,
+            pytest.raises(errors.BadRequest, match="gpt-4o has no") as caught,
+        ):
+            feed(asking, sim.base_url, lambda _: told)
+        check_error(caught.value)
+        check_clean("the log", log.getvalue())
 
     def test_in_headers(self):
         headers = {"X-Request-ID": "req_1", "X-Echo": KEY, "Server": "Halcyon"}
