@@ -69,6 +69,8 @@ def from_token(
         checkpoint = Checkpoint.decode(token.checkpoint)
         check_state(checkpoint, request, provider)
         min_guarantee = guarantee_of(token.min_guarantee)
+        # As many tokens as it came in, not the one piece that it is here.
+        transcript.content_events = max(transcript.content_events, checkpoint.written)
     except (*NONSENSE, JournalError) as error:
         # Its sum is right, so it was a token, of another version or of somebody's make.
         raise ResumeTokenInvalid(

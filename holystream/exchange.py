@@ -152,6 +152,9 @@ class Exchange:
         self.guarantee = Guarantee(checkpoint.guarantee)
         self.attempts = checkpoint.attempts
         self.interruptions = checkpoint.interruptions
+        self._ledger.restore(checkpoint.spent)
+        if checkpoint.generated is not None:
+            self._counted = self.transcript.content_events - checkpoint.generated
         self._decoder = self._joining.restore(checkpoint)
 
     def checkpoint(self) -> Checkpoint:
@@ -168,6 +171,10 @@ class Exchange:
             decoder=decoder,
             cursor=cursor,
             endpoint=self.endpoint,
+            # Whoever goes on notes anew how the last attempt ended.
+            spent=self._ledger.spent if self.wait is None else self._ledger.before,
+            generated=self.generated,
+            written=self.transcript.written,
         )
 
     @property

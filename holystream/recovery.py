@@ -175,7 +175,13 @@ def _recovered(
         # The recording lags behind what was delivered: the caller's text counts.
         more = TextDelta(place.rest, transcript.length, segment=checkpoint.segment)
         transcript.add([more])
-        checkpoint = msgspec.structs.replace(checkpoint, decoder=b"", cursor=None)
+        checkpoint = msgspec.structs.replace(
+            checkpoint,
+            decoder=b"",
+            cursor=None,
+            generated=(checkpoint.generated or 0) + 1,
+            written=transcript.written,
+        )
         journal.append(claim, [more], cursor=checkpoint.encode())
     told: list[StreamEvent] = []
     if place.withdrawn:

@@ -9,6 +9,7 @@ import msgspec
 from holystream.errors import JournalCorrupt, JournalVersion
 from holystream.events import Guarantee
 from holystream.providers.base import ChatRequest, Cursor
+from holystream.resume.ledger import Spent  # noqa: TC001 - for msgspec, when it runs
 
 if TYPE_CHECKING:
     from holystream.errors import StreamError
@@ -32,6 +33,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         decoder: What the decoder knows, if it knows all that was delivered; else empty.
         cursor: Where the server could go on, if it could.
         endpoint: The configured name of that server; empty if it was not noted.
+        spent: What the attempts before the present one cost, if there were any.
+        generated: Tokens that the present attempt brought; None if it was not noted.
+        written: Tokens that were delivered and stand, about.
     """
 
     version: int = _VERSION
@@ -44,6 +48,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     decoder: bytes = b""
     cursor: Cursor | None = None
     endpoint: str = ""
+    spent: Spent | None = None
+    generated: int | None = None
+    written: int = 0
 
     def __repr__(self) -> str:
         return f"<Checkpoint of segment {self.segment}>"

@@ -6,8 +6,9 @@ every four characters of the prompt. All figures are estimates then, and say so.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from holystream.errors import Verdict
 from holystream.events import InterruptionCost, Usage
@@ -22,8 +23,7 @@ _BILLED = (Verdict.NO_ANSWER, Verdict.INTERRUPTED)
 """After these the prompt was read, and may have been billed."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Interruption:
+class _Interruption(msgspec.Struct, frozen=True, array_like=True):
     strategy: str
     reads_prompt: bool
     """The next attempt has to read the prompt again."""
@@ -33,11 +33,19 @@ class _Interruption:
     saved: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Attempt(msgspec.Struct, frozen=True, array_like=True):
     usage: Usage | None
     read_more: int
     written: int
+
+
+class Spent(msgspec.Struct, frozen=True, array_like=True):
+    """What a ledger holds, for the one that goes on with the answer elsewhere."""
+
+    attempts: tuple[_Attempt, ...]
+    interruptions: tuple[_Interruption, ...]
+    kept: int
+    read_more: int
 
 
 class Ledger:
@@ -116,6 +124,37 @@ class Ledger:
         """Forget how the last attempt joined on: another way was found."""
         attempts, interruptions, self._kept, self._read_more = self._before
         del self._attempts[attempts:], self._interruptions[interruptions:]
+
+    @property
+    def spent(self) -> Spent | None:
+        """What it holds; None before the first interruption."""
+        return self._up_to(
+            len(self._attempts), len(self._interruptions), self._kept, self._read_more
+        )
+
+    @property
+    def before(self) -> Spent | None:
+        """What it held before the last interruption was noted."""
+        return self._up_to(*self._before)
+
+    def restore(self, spent: Spent | None) -> None:
+        """Hold what another ledger held."""
+        if spent is not None:
+            self._attempts = list(spent.attempts)
+            self._interruptions = list(spent.interruptions)
+            self._kept, self._read_more = spent.kept, spent.read_more
+
+    def _up_to(
+        self, attempts: int, interruptions: int, kept: int, read_more: int
+    ) -> Spent | None:
+        if not interruptions:
+            return None
+        return Spent(
+            tuple(self._attempts[:attempts]),
+            tuple(self._interruptions[:interruptions]),
+            kept,
+            read_more,
+        )
 
     def usage(self, reported: Usage | None, *, generated: int) -> Usage:
         """Return the tokens of the last attempt."""
