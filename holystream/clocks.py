@@ -138,9 +138,24 @@ class ReadClocks:
     Before the first content only ``first_token`` runs; after it ``idle``, which any
     byte resets, and ``token_idle``, which only content resets. The deadline always
     runs. Each of the others counts the seconds spent waiting in reads.
+
+    What a wait brought is only noted, and counted before the next one: it is on its way
+    to the caller.
+
+    Attributes:
+        waited: Seconds spent in waits that ended with bytes, and not counted yet.
+        content_came: Content has arrived since the last wait.
     """
 
-    __slots__ = ("_clock", "_deadline", "_seconds", "_timeouts", "_token_idle")
+    __slots__ = (
+        "_clock",
+        "_deadline",
+        "_seconds",
+        "_timeouts",
+        "_token_idle",
+        "content_came",
+        "waited",
+    )
 
     def __init__(self, timeouts: Timeouts, deadline: Deadline) -> None:
         self._timeouts = timeouts
@@ -149,6 +164,8 @@ class ReadClocks:
         self._clock = Clock.FIRST_TOKEN
         self._seconds = timeouts.first_token
         self._token_idle = math.inf
+        self.waited = 0.0
+        self.content_came = False
 
     @property
     def connect(self) -> float:
@@ -157,6 +174,8 @@ class ReadClocks:
 
     def left(self, now: float) -> tuple[float, Clock]:
         """Return the least time left on any running clock, and which one it is."""
+        if self.waited or self.content_came:
+            self._count()
         seconds, clock = self._seconds, self._clock
         if self._token_idle < seconds:
             seconds, clock = self._token_idle, Clock.TOKEN_IDLE
@@ -165,16 +184,10 @@ class ReadClocks:
             seconds, clock = until_deadline, Clock.DEADLINE
         return max(0.0, seconds), clock
 
-    def waited(self, seconds: float) -> None:
-        """Count time spent in a wait that ended with bytes."""
-        self._token_idle -= seconds
-        if self._clock is Clock.IDLE:
-            self._seconds = self._timeouts.idle
-        else:
-            self._seconds -= seconds
-
     def spent(self, seconds: float) -> None:
         """Count time spent on bytes that brought the caller nothing."""
+        if self.waited or self.content_came:
+            self._count()
         self._token_idle -= seconds
         if self._clock is not Clock.IDLE:
             self._seconds -= seconds
@@ -183,17 +196,13 @@ class ReadClocks:
         """Note that a feed is open: from now on only silence is bounded."""
         self._run(Clock.IDLE, self._timeouts.idle)
 
-    def content(self) -> None:
-        """Note that content arrived."""
-        if self._clock is not Clock.IDLE:
-            self._run(Clock.IDLE, self._timeouts.idle)
-        self._token_idle = self._timeouts.token_idle
-
     def tail(self) -> None:
         """Note that the answer seems complete: only its trailer may follow, and soon.
 
         Saying it again does not lengthen the wait.
         """
+        if self.waited or self.content_came:
+            self._count()
         if self._clock is not Clock.TAIL:
             self._run(Clock.TAIL, min(TAIL, self._timeouts.idle))
 
@@ -201,8 +210,23 @@ class ReadClocks:
         """Read on for at most ``seconds``; what comes is no part of the answer."""
         self._run(Clock.DRAIN, seconds)
 
+    def _count(self) -> None:
+        """Count what was noted."""
+        if self.content_came:
+            self.content_came = False
+            self._clock, self._seconds = Clock.IDLE, self._timeouts.idle
+            self._token_idle = self._timeouts.token_idle
+        else:
+            self._token_idle -= self.waited
+            if self._clock is Clock.IDLE:
+                self._seconds = self._timeouts.idle
+            else:
+                self._seconds -= self.waited
+        self.waited = 0.0
+
     def _run(self, clock: Clock, seconds: float) -> None:
         self._clock, self._seconds, self._token_idle = clock, seconds, math.inf
+        self.waited, self.content_came = 0.0, False
 
 
 class CancelToken:

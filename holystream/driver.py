@@ -168,17 +168,37 @@ class Driver(Generic[Message, Event]):
 
     def _step_alone(self) -> bool:
         try:
-            events = self._next_events()
+            exchange, connection = self._exchange, self._connection
+            events: list[Event] | None
+            # In the midst of an answer nothing else is to be asked.
+            if (
+                connection is not None
+                and self.state is StreamState.STREAMING
+                and not exchange.complete
+                and exchange.failure is None
+                and not self._token.cancelled
+            ):
+                self._unheld = True
+                events = self._read(connection)
+            else:
+                events = self._next_events()
             if events is None:
                 return False
             if self._recorder is not None:
                 self._recorder.record(events, self._now())
-            if self._exchange.complete:
+            if exchange.complete:
                 # Not before it is recorded: else it has failed.
                 self._attempts.finished(self._now())
-            self.take(events)
-            # A cancel either emptied what we hold now or is seen here.
-            self._check_cancelled()
+            if self._tell is None:
+                # As `hold`, which is a call more: a token waits for what is done here.
+                self._batch = events
+                self.pending = iter(events)
+                self._unheld = False
+            else:
+                self.take(events)
+            if self._token.cancelled:
+                # It either emptied what we hold now or is seen here.
+                self._check_cancelled()
         except BaseException as error:
             # First and without a call, should another Ctrl-C come.
             self.state = StreamState.CLOSED
@@ -199,7 +219,7 @@ class Driver(Generic[Message, Event]):
         self._unheld = False
 
     def _check_cancelled(self) -> None:
-        if self._token.cancelled and not self._exchange.complete:
+        if not self._exchange.complete:
             raise self._ended()
 
     def _next_events(self) -> list[Event] | None:
@@ -225,15 +245,22 @@ class Driver(Generic[Message, Event]):
         if self._token.cancelled or self.state is StreamState.CLOSED:
             raise self._ended()
         if self.state is StreamState.IDLE:
-            self.state = StreamState.QUEUED
-            now = self._now()
-            if self._recorder is not None:
-                self._recorder.begin(now)
-            self._attempts.opened(now)
-            return exchange.start(now)
+            return self._begin()
         if exchange.error is not None:
             raise exchange.error
-        return self._read() if self._connection else self._connect()
+        if self._connection is None:
+            return self._connect()
+        if exchange.failure is not None:
+            return self._failed(exchange.failure)
+        return self._read(self._connection)
+
+    def _begin(self) -> list[Event]:
+        self.state = StreamState.QUEUED
+        now = self._now()
+        if self._recorder is not None:
+            self._recorder.begin(now)
+        self._attempts.opened(now)
+        return self._exchange.start(now)
 
     def _connect(self) -> list[Event]:
         """Make the next attempt, up to the headers of its answer."""
@@ -313,18 +340,16 @@ class Driver(Generic[Message, Event]):
             self.state = StreamState.WAITING
         return events
 
-    def _read(self) -> list[Event]:
+    def _read(self, connection: Connection[Message]) -> list[Event]:
         """Read once."""
-        exchange, connection, guard = self._exchange, self._connection, self._guard
-        if exchange.failure is not None:
-            return self._failed(exchange.failure)
-        if connection is None or guard is None:
-            return []
+        exchange = self._exchange
         try:
             batch = connection.next_batch()
         except Fault as fault:
             return self._failed(fault)
         if batch is None:
+            guard = self._guard
+            assert guard is not None, "it came with the connection"  # noqa: S101 - an invariant
             return self._failed(guard.fault(FaultKind.ENDED))
         self._used_at = now = self._now()
         events = exchange.receive(batch, now)

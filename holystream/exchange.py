@@ -64,7 +64,9 @@ class Exchange:
         interruptions: Attempts that failed.
         guarantee: What the text so far is worth.
         completion: The finished answer, once it is.
+        complete: Whether it is.
         error: Why no answer will come, once that is so.
+        failure: The fault that the last batch brought, to be passed to `fault`.
         wait: What to wait for before the next attempt.
         next_request: What the present attempt asks for.
         fault_error: How the last attempt that failed did.
@@ -96,6 +98,7 @@ class Exchange:
         self.interruptions = 0
         self.guarantee = Guarantee.SINGLE
         self.completion: Completion | None = None
+        self.complete = False
         self.error: StreamError | None = None
         self.wait: Wait | None = None
         self.next_request = request
@@ -120,7 +123,7 @@ class Exchange:
         self._counted = 0
         self._swallowed = 0
         self._tailing = False
-        self._failure: Fault | None = None
+        self.failure: Fault | None = None
         self._fault: Fault | None = None
         self.fault_error: StreamError | None = None
         self._restored = False
@@ -146,6 +149,7 @@ class Exchange:
         self._restored = True
         self.transcript = left.transcript
         self.completion = left.completion
+        self.complete = left.completion is not None
         self.error = left.error
         checkpoint = left.checkpoint
         self._furthest = left.transcript.extent
@@ -212,7 +216,7 @@ class Exchange:
         """Begin the next attempt; return its clocks."""
         self.attempts += 1
         self.wait = None
-        self._failure = None
+        self.failure = None
         self.next_request, self._decoder = self._joining.attempt(self.attempts)
         self._counted = self.transcript.content_events
         self._swallowed = 0
@@ -260,7 +264,7 @@ class Exchange:
                 event = events[0]
                 if type(event) is TextDelta and not event.index:
                     # Nearly every token, and a token waits for all that is done here.
-                    self.clocks.content()
+                    self.clocks.content_came = True
                     self._furthest = self.transcript.add_text(event.text)
                     return events
             self._set_clocks(events)
@@ -292,16 +296,16 @@ class Exchange:
 
     def _conclude(self, events: list[StreamEvent], now: float) -> list[StreamEvent]:
         """Find out where that leads; return it with the end, if this was it."""
-        self._failure = self._decoder.failure
-        if self._failure is None:
+        self.failure = self._decoder.failure
+        if self.failure is None:
             events += self._end(now)
-        if events or self._failure is None:
+        if events or self.failure is None:
             self.answering = True
         self._unbroken = (
             self.ttft is not None
             and not self.interruptions
             and not self._tailing
-            and self._failure is None
+            and self.failure is None
             and self._joining.idle
         )
         return events
@@ -324,18 +328,8 @@ class Exchange:
             if decoder.finished:
                 return self._finish(now)
             # Nothing more will come, and nothing proves that this was all.
-            self._failure = Fault(FaultKind.ENDED, Phase.BODY)
+            self.failure = Fault(FaultKind.ENDED, Phase.BODY)
         return []
-
-    @property
-    def complete(self) -> bool:
-        """The answer is finished."""
-        return self.completion is not None
-
-    @property
-    def failure(self) -> Fault | None:
-        """The fault that the last batch brought, to be passed to `fault`."""
-        return self._failure
 
     def fault(self, fault: Fault, now: float) -> list[StreamEvent]:
         """End the attempt; decide whether the answer is whole, lost, or tried again."""
@@ -343,7 +337,7 @@ class Exchange:
             finished = self._finish(now)
             if self.completion is not None:
                 return finished
-            fault = self._failure or fault
+            fault = self.failure or fault
         fault = self._joining.interpret(fault)
         if fault.request_id:
             self.request_id = fit_for_an_id(fault.request_id, self._unsaid)
@@ -440,7 +434,7 @@ class Exchange:
             # Content behind a finish reason: it came too early, and proves nothing.
             self._tailing = not any(isinstance(event, CONTENT) for event in events)
         if not self._tailing and _content_events(events):
-            self.clocks.content()
+            self.clocks.content_came = True
         if not self._tailing and self._decoder.complete(clean_end=False):
             self._tailing = True
             self.clocks.tail()
@@ -486,6 +480,7 @@ class Exchange:
             ttft=self.ttft,
             duration=now - self._started_at,
         )
+        self.complete = True
         return [*events, Finished(completion=self.completion)]
 
     @property
@@ -499,12 +494,12 @@ class Exchange:
                 self.guarantee = min(self.guarantee, event.guarantee)
 
     def _mismatch(self, mismatch: SeamMismatch) -> None:
-        self._failure = Fault(FaultKind.SEAM_MISMATCH, Phase.BODY, str(mismatch))
+        self.failure = Fault(FaultKind.SEAM_MISMATCH, Phase.BODY, str(mismatch))
 
     def _is_whole(self, fault: Fault) -> bool:
         """Whether the attempt's end leaves a complete answer all the same."""
         return (
-            self._failure is None
+            self.failure is None
             and fault.kind is not FaultKind.STOPPED
             and self._joining.whole
             and self._decoder.complete(clean_end=fault.kind is FaultKind.ENDED)

@@ -5,7 +5,6 @@ One thread adds events; any thread may read the text while it does.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from holystream.events import (
@@ -22,46 +21,48 @@ if TYPE_CHECKING:
 
     from holystream.events import StreamEvent
 
-_PIECES = 1024
+_PIECES = 1280
 _RECENT = 256
-"""Characters at the end of a text of which the pieces are known: more than a word."""
+"""The pieces at the end of a text that are known: more than a few words."""
 
 
 class TextBuffer:
     """A text that grows by small pieces, in little more memory than its characters."""
 
-    __slots__ = ("_merged", "_pieces", "_recent", "_remembered", "length")
+    __slots__ = ("_merged", "_pieces", "length")
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
+        # How many at the beginning are not as they came.
         self._merged = 0
-        # What came last, each with the pieces it came in, and the sum of its lengths.
-        self._recent: deque[tuple[int, Sequence[str]]] = deque()
-        self._remembered = 0
         self.length = 0
 
-    def append(self, piece: str, made_of: Sequence[str] = ()) -> None:
-        """Add a piece; ``made_of`` are the smaller ones it came in, if it did."""
-        pieces, size = self._pieces, len(piece)
-        pieces.append(piece)
-        self.length += size
-        self._recent.append((size, made_of or (piece,)))
-        self._remembered += size
-        while self._remembered - self._recent[0][0] >= _RECENT:
-            self._remembered -= self._recent.popleft()[0]
-        if len(pieces) - self._merged > _PIECES:
-            # A Python string costs some 50 bytes beside its characters. One slice
-            # assignment, so that a reader in another thread sees the old or the new.
-            pieces[self._merged :] = ["".join(pieces[self._merged :])]
-            self._merged += 1
+    def append(self, piece: str) -> None:
+        """Add a piece."""
+        self._pieces.append(piece)
+        self.length += len(piece)
+        if len(self._pieces) - self._merged > _PIECES:
+            self._merge()
+
+    def extend(self, pieces: Sequence[str]) -> None:
+        """Add pieces that came together."""
+        self._pieces += pieces
+        self.length += sum(map(len, pieces))
+        if len(self._pieces) - self._merged > _PIECES:
+            self._merge()
+
+    def _merge(self) -> None:
+        # A Python string costs some 50 bytes beside its characters. One slice
+        # assignment, so that a reader in another thread sees the old or the new.
+        merged = "".join(self._pieces[self._merged : -_RECENT])
+        self._pieces[self._merged : -_RECENT] = [merged]
+        self._merged += 1
 
     def truncate(self, length: int) -> None:
         """Keep only the first ``length`` characters, if there are more."""
         if length < self.length:
             self._pieces = [self.text[:length]]
-            self._merged = 0
-            self._recent.clear()
-            self._remembered = 0
+            self._merged = 1
             self.length = length
 
     @property
@@ -72,17 +73,17 @@ class TextBuffer:
     @property
     def last_piece(self) -> int:
         """Where the last piece begins; 0 where that is not known."""
-        return self.length - len(self._recent[-1][1][-1]) if self._recent else 0
+        known = len(self._pieces) > self._merged
+        return self.length - len(self._pieces[-1]) if known else 0
 
     def pieces_behind(self, offset: int) -> int:
         """Return how many of the pieces end behind ``offset``, as far as is known."""
         count, end = 0, self.length
-        for _, pieces in reversed(self._recent):
-            for piece in reversed(pieces):
-                if end <= offset:
-                    return count
-                end -= len(piece)
-                count += 1
+        for piece in reversed(self._pieces[self._merged :]):
+            if end <= offset:
+                break
+            end -= len(piece)
+            count += 1
         return count
 
 
@@ -140,9 +141,9 @@ class Transcript:
         return self.extent
 
     def add_pieces(self, pieces: Sequence[str]) -> str:
-        """Fold in text of the first choice; return it, in one piece that is shared."""
+        """Fold in pieces of text of the first choice; return them joined."""
         text = "".join(pieces)
-        self._draft(0).text.append(text, pieces)
+        self._draft(0).text.extend(pieces)
         self.extent += len(text)
         self.content_events += len(pieces)
         return text

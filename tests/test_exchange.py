@@ -349,7 +349,7 @@ class TestClocks:
     )
     def test_nothing_but_content_makes_the_tail_longer(self, trailer):
         player = Player(timeouts=self.TIMEOUTS).answer(text("Hi"), finish())
-        player.exchange.clocks.waited(4.0)
+        player.exchange.clocks.waited += 4.0
         player.send(trailer)
         assert self.left(player) == (Clock.TAIL, TAIL - 4.0)
 

@@ -39,6 +39,7 @@ from holystream import (
     Timeouts,
     Waiting,
 )
+from holystream.exchange import Exchange
 from holystream.simulator import Script
 
 SOON = 10.0
@@ -660,15 +661,16 @@ def test_an_interrupt_that_takes_the_last_events_leaves_no_clean_end(
     client, monkeypatch
 ):
     stream = client.stream("hello")
-    hold = type(stream._driver).hold
+    receive = Exchange.receive
 
-    def interrupted(driver, events):
+    def interrupted(exchange, batch, now):
+        events = receive(exchange, batch, now)
         if any(isinstance(event, Finished) for event in events):
             monkeypatch.undo()
             raise KeyboardInterrupt
-        hold(driver, events)
+        return events
 
-    monkeypatch.setattr(type(stream._driver), "hold", interrupted)
+    monkeypatch.setattr(Exchange, "receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         stream.until_done()
     for _ in range(2):

@@ -92,7 +92,7 @@ class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
         except TimeoutError:
             guard.check()
             raise guard.ran_out(clock) from None
-        guard.clocks.waited(guard.now() - began)
+        guard.clocks.waited += guard.now() - began
 
     def response_class(  # type: ignore[override]  # http.client only calls it
         self, sock: Any, *args: Any, **kwargs: Any

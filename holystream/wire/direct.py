@@ -52,7 +52,7 @@ class DirectBody:
         """Return what one recv brings of a chunked body; empty at the end."""
         response = self._response
         decoder = response.decoder
-        while not (decoder.broken or response.isclosed()):
+        while not (decoder.broken or response.fp is None):
             receive = self._receive or self._receive_first
             try:
                 data = receive(READ_BYTES)

@@ -84,6 +84,7 @@ class HttpConnection:
         self._read = reader_of(response.raw)
         self._raw = response.raw = LineSafeRaw(response.raw, self._read, MAX_LINE_BYTES)
         self._lines = response.iter_lines()
+        self._coded = "content-encoding" in self.headers
         self._parser = EventParser(MAX_LINE_BYTES)
         self._ended = False
 
@@ -94,22 +95,29 @@ class HttpConnection:
             Fault: The stream broke, stalled, or exceeds a limit. All events that were
                 complete before it have been returned.
         """
-        guard, raw, parser = self._guard, self._raw, self._parser
+        guard, raw, parser, lines = self._guard, self._raw, self._parser, self._lines
         guard.resume()
         while True:
-            # Asked before the wait: what is done after it makes a token late.
+            # All that can be is done before the wait: what is done after it makes a
+            # token late.
             at_start = parser.at_start
-            first = self._first_line()
+            if parser.exceeded or self._coded:
+                self._check()
+            try:
+                first = next(lines, None)
+            except LIBRARY_ERRORS as error:
+                raise self._fault_of(error) from error
             if first is None:
                 break
+            guard.phase = Phase.BODY
             if at_start and raw.lines == _LINES_OF_AN_EVENT and first[:6] == b"data: ":
                 # The usual: one event, and nothing of it but its data.
-                if not (second := next(self._lines)):
+                if not (second := next(lines)):
                     return [ServerSentEvent(first[6:], "", parser.last_event_id)]
-                lines = [first, second]
+                batch = parser.feed([first, second])
             else:
-                lines = [first, *itertools.islice(self._lines, raw.lines - 1)]
-            if batch := parser.feed(lines):
+                batch = parser.feed([first, *itertools.islice(lines, raw.lines - 1)])
+            if batch:
                 return batch
         if self._ended:
             return None
@@ -123,26 +131,27 @@ class HttpConnection:
         Raises:
             Fault: As `next_batch`.
         """
-        first = self._first_line()
+        self._check()
+        try:
+            first: bytes | None = next(self._lines, None)
+        except LIBRARY_ERRORS as error:
+            raise self._fault_of(error) from error
         if first is None:
             return None
+        self._guard.phase = Phase.BODY
         return [first, *itertools.islice(self._lines, self._raw.lines - 1)]
 
-    def _first_line(self) -> bytes | None:
-        """Return the first of the lines that one read completes."""
+    def _check(self) -> None:
+        """See that there is something to wait for, and time to do it.
+
+        Not only before a recv: where there is a content coding, one may bring what
+        inflates for minutes.
+        """
         if self._parser.exceeded:
             raise self.fault(
                 FaultKind.TOO_LARGE, f"an event exceeds {MAX_LINE_BYTES} bytes"
             )
-        try:
-            # Not only before a recv: one may bring what inflates for minutes.
-            self._guard.next_wait()
-            first: bytes | None = next(self._lines, None)
-        except LIBRARY_ERRORS as error:
-            raise self._fault_of(error) from error
-        if first is not None:
-            self._guard.phase = Phase.BODY
-        return first
+        self._guard.next_wait()
 
     def taken(self) -> int | None:
         """Return the bytes of the decoded body in the events that were returned.

@@ -53,7 +53,7 @@ class SocketGuard:
         phase: How far the attempt got.
         reused: The connection had served a request before.
         target: What the request line names, once that is known.
-        reading_since: When the read began, or its last recv ended.
+        reading_since: When the last recv of this read ended; None before the first.
         stopped: True once `stop` was called.
     """
 
@@ -62,6 +62,7 @@ class SocketGuard:
     ) -> None:
         self.clocks = clocks
         self.now = now
+        self.reading_since: float | None = None
         self._connect_by = 0.0
         # Guards _handle. The shutdown and the close that are made under it never block;
         # without the lock a shutdown could hit a descriptor number that was closed and
@@ -85,7 +86,7 @@ class SocketGuard:
 
     def resume(self) -> None:
         """Begin to read: until now the time was the caller's."""
-        self.reading_since = self.now()
+        self.reading_since = None
 
     def stop(self) -> None:
         """End the attempt at once, whatever its thread is waiting for."""
@@ -145,8 +146,12 @@ class SocketGuard:
         Raises:
             Fault: A clock ran out, or the attempt was stopped.
         """
-        self.check()
-        now = self.now()
+        return self.wait_from(self.now())
+
+    def wait_from(self, now: float) -> tuple[float, Clock]:
+        """Return what `next_wait` does, for a wait that begins ``now``."""
+        if self.stopped:
+            self.check()
         seconds, clock = self.clocks.left(now)
         if self.phase is Phase.CONNECT and self._connect_by - now < seconds:
             seconds, clock = self._connect_by - now, Clock.CONNECT
@@ -214,7 +219,7 @@ class GuardedSocketIO(socket.SocketIO):
         # As `_came`, which is a call more: whatever is done here makes a token late.
         guard = self._guard
         ended = guard.reading_since = guard.now()
-        guard.clocks.waited(ended - started)
+        guard.clocks.waited += ended - started
         if guard.stopped:
             guard.check()
         return data
@@ -223,9 +228,10 @@ class GuardedSocketIO(socket.SocketIO):
         """Prepare to wait; return since when, and the clock that bounds it."""
         guard = self._guard
         started = guard.now()
-        # Without this a flood of pings, which never lets us wait, would never end.
-        guard.clocks.spent(started - guard.reading_since)
-        seconds, clock = guard.next_wait()
+        if guard.reading_since is not None:
+            # Without this a flood of pings, which never lets us wait, would never end.
+            guard.clocks.spent(started - guard.reading_since)
+        seconds, clock = guard.wait_from(started)
         # Nobody else sets it while a body is read.
         if seconds != self._seconds:
             self._settimeout(seconds)
@@ -235,7 +241,7 @@ class GuardedSocketIO(socket.SocketIO):
     def _came(self, started: float) -> None:
         guard = self._guard
         guard.reading_since = guard.now()
-        guard.clocks.waited(guard.reading_since - started)
+        guard.clocks.waited += guard.reading_since - started
         # After a stop the kernel may still hand out what came before it, and TLS
         # reports a ragged end: neither may pass for the server's doing.
         guard.check()
