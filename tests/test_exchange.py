@@ -407,6 +407,29 @@ class TestUsage:
         assert player.completion.usage.completion_tokens == 3
 
 
+class TestAdvice:
+    """A stream that cannot go on says what would have let it."""
+
+    def broken(self, resume):
+        player = Player(resume=resume, temperature=1, retry=RetryPolicy(attempts=3))
+        player.connect().say("Once").cut()
+        assert isinstance(player.error, StreamInterrupted)
+        return player.error.message
+
+    def test_who_forbade_every_way_is_told_of_no_other(self):
+        message = self.broken(())
+        assert message.endswith(
+            "resume=() forbids to go on with it: leave it out for the default ways, or "
+            "name those that are allowed."
+        )
+        assert "temperature" not in message
+
+    def test_who_allowed_replays_is_told_how_to_get_one(self):
+        message = self.broken(("replay",))
+        assert "With temperature=0 or seed= or deterministic=True it can be" in message
+        assert "resume=('replay', 'restart') allows it to be written anew." in message
+
+
 class TestTryingAgain:
     """The count of attempts, the waits between them, and the end of patience."""
 

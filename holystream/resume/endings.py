@@ -46,6 +46,11 @@ def how_to_go_on(profile: Profile, ways: Collection[str]) -> str:
         profile: That of the model: not every one repeats itself.
         ways: The ways that were allowed.
     """
+    if not ways:
+        return (
+            "resume=() forbids to go on with it: leave it out for the default ways, or "
+            "name those that are allowed."
+        )
     repeatable = [
         {"temperature": "temperature=0", "seed": "seed="}[name]
         for name in sorted(profile.repeatable_by, reverse=True)
