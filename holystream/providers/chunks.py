@@ -36,6 +36,8 @@ __all__ = [
     "read_leniently",
     "read_named",
     "read_plain",
+    "read_spoken",
+    "read_text",
 ]
 
 DONE = b"[DONE]"
@@ -123,8 +125,8 @@ _Empty = Annotated[str, msgspec.Meta(max_length=0)] | None
 _NoCalls = Annotated[list[Any], msgspec.Meta(max_length=0)] | None
 
 
-class TextOnlyDelta(msgspec.Struct, gc=False):
-    """A delta that is text and nothing else."""
+class SpokenDelta(msgspec.Struct, gc=False):
+    """A delta that is text and nothing else, but may say who speaks."""
 
     content: Annotated[str, msgspec.Meta(min_length=1)]
     reasoning_content: _Empty = None
@@ -134,22 +136,40 @@ class TextOnlyDelta(msgspec.Struct, gc=False):
     function_call: None = None
 
 
-class TextOnlyChoice(msgspec.Struct, gc=False):
+class SpokenChoice(msgspec.Struct, gc=False):
     """The first choice, in the midst of its text."""
 
-    delta: TextOnlyDelta
+    delta: SpokenDelta
     index: Annotated[int, msgspec.Meta(ge=0, le=0)] | None = 0
     finish_reason: _Empty = None
     usage: None = None
     logprobs: None = None
 
 
-class TextOnlyChunk(msgspec.Struct, gc=False):
+class SpokenChunk(msgspec.Struct, gc=False):
     """The usual chunk: msgspec refuses any that holds more than a piece of text."""
 
-    choices: tuple[TextOnlyChoice]
+    choices: tuple[SpokenChoice]
     usage: None = None
     error: None = None
+
+
+class TextOnlyDelta(SpokenDelta, gc=False):
+    """The same where it would be news who speaks."""
+
+    role: None = None
+
+
+class TextOnlyChoice(SpokenChoice, gc=False):
+    """The first choice, where it would be."""
+
+    delta: TextOnlyDelta
+
+
+class TextOnlyChunk(SpokenChunk, gc=False):
+    """The usual chunk, where it would be."""
+
+    choices: tuple[TextOnlyChoice]
 
 
 class _Identified(msgspec.Struct, gc=False):
@@ -160,6 +180,7 @@ class _Identified(msgspec.Struct, gc=False):
 
 _read_identified = msgspec.json.Decoder(_Identified).decode
 read_text = msgspec.json.Decoder(TextOnlyChunk).decode
+read_spoken = msgspec.json.Decoder(SpokenChunk).decode
 read_plain = msgspec.json.Decoder(Chunk).decode
 read_named = msgspec.json.Decoder(NamedChunk).decode
 

@@ -37,9 +37,11 @@ from holystream.providers.chunks import (
     read_leniently,
     read_named,
     read_plain,
+    read_spoken,
     read_text,
 )
 from holystream.providers.logprobs import read_tokens
+from holystream.providers.speaker import Speaker
 from holystream.providers.surrogates import REPLACEMENT, mend
 from holystream.providers.tool_calls import ToolCalls, ToolCallsState
 from holystream.providers.usage import read_usage
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from holystream.events import StreamEvent
-    from holystream.providers.chunks import Chunk, ChunkChoice, Delta
+    from holystream.providers.chunks import Chunk, ChunkChoice, Delta, SpokenChunk
     from holystream.providers.profile import Profile
     from holystream.wire.sse import ServerSentEvent
 
@@ -93,9 +95,11 @@ class OpenAIChatDecoder:
         self._profile = profile
         self._choices = choices
         self._segment = segment
-        # Until a chunk has told the answer's names, chunks are read with them.
+        # Until two chunks have told the answer's names, chunks are read with them.
         self._read: Callable[[bytes], Chunk] = read_named
         self._only_text = False
+        self._read_text: Callable[[bytes], SpokenChunk] = read_text
+        self._speaker = Speaker()
         # Where one answer was asked for: the index that each part of it came under.
         self._indexes: dict[str, int] = {}
         self._text_lengths: dict[int, int] = {}
@@ -222,7 +226,7 @@ class OpenAIChatDecoder:
             # The usual, and on its own path: a token waits for all that is done here.
             message = messages[0]
             try:
-                text = read_text(message.raw).choices[0].delta.content
+                text = self._read_text(message.raw).choices[0].delta.content
             except UNREADABLE:
                 self._only_text = False
             else:
@@ -270,13 +274,13 @@ class OpenAIChatDecoder:
             The place of the first one that is not.
         """
         append = events.append
-        segment = self._segment
+        read, segment = self._read_text, self._segment
         offset = self._text_lengths.get(0, 0)
         for message in messages[place:]:
             if message.event == "error":
                 break
             try:
-                text = read_text(message.raw).choices[0].delta.content
+                text = read(message.raw).choices[0].delta.content
             except UNREADABLE:
                 break
             append(TextDelta(text, offset, 0, segment, message.raw))
@@ -318,12 +322,13 @@ class OpenAIChatDecoder:
 
     def _take(self, chunk: Chunk, data: bytes, events: list[StreamEvent]) -> None:
         """Take a chunk: first what it adds, then how it ends."""
-        if isinstance(chunk, NamedChunk):
-            self.response_id = self.response_id or chunk.id or None
-            self.model = self.model or chunk.model or None
-            if chunk.choices:
-                self._read = read_plain
         choices = chunk.choices or ()
+        if isinstance(chunk, NamedChunk):
+            self._name(chunk)
+        if b'"role"' in data and self._text_lengths.get(0):
+            self._meet(data)
+        if self._speaker.another:
+            self._speaker.check(choices, data)
         for choice in choices:
             delta = choice.delta
             if delta is None and choice.message is not None and self._is_new(choice):
@@ -342,6 +347,19 @@ class OpenAIChatDecoder:
         for choice in choices:
             if choice.finish_reason and self.failure is None:
                 self._finish(choice.index or 0, choice.finish_reason, data, events)
+
+    def _name(self, chunk: NamedChunk) -> None:
+        self.response_id = self.response_id or chunk.id or None
+        self.model = self.model or chunk.model or None
+        naming = self._read is read_named and bool(chunk.choices)
+        if naming and self._speaker.name(chunk.id):
+            self._read = read_plain
+
+    def _meet(self, data: bytes) -> None:
+        """Take a chunk in the midst of the text that may say who speaks."""
+        several = self._choices > 1 or bool(self.finish_reasons)
+        if several or self._speaker.speaks(data):
+            self._read_text = read_spoken
 
     def _index_of(self, choice: ChunkChoice, delta: Delta | None) -> int:
         """Return the number of the answer that a choice adds to.

@@ -4,6 +4,7 @@ import pytest
 from chat_chunks import (
     COUNTED,
     DONE,
+    OPENAI,
     PROFILE,
     SECRET,
     USAGE,
@@ -11,6 +12,7 @@ from chat_chunks import (
     chunk,
     finish,
     messages,
+    new_decoder,
     run,
     said,
     text,
@@ -46,6 +48,91 @@ def test_a_failure_behind_a_finish_reason_undoes_it():
     decoder, _ = run(text("a"), finish(), b'{"error":{"message":"m"}}')
     assert not decoder.finished
     assert not decoder.complete(clean_end=True)
+
+
+def other(content=None, *, finish=None, role="assistant", **fields):
+    delta = {"content": content} if content is not None else {}
+    if role is not None:
+        delta["role"] = role
+    return chunk(choice(finish=finish, **delta), id="chatcmpl-2", **fields)
+
+
+OTHERS = {
+    "introduced apart": [other(""), other("c", role=None)],
+    "introduced without content": [other(), other("c", role=None)],
+    "introduced by its text": [other("c"), other("d", role=None)],
+    "with something between": [other(""), text(""), other("c", role=None)],
+}
+
+
+@pytest.mark.parametrize("sent", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("before", [OPENAI[:4], OPENAI[1:4]])
+def test_another_answer_within_this_one_is_not_its_rest(sent, together, before):
+    decoder = new_decoder()
+    batches = [[*before, *sent, finish(), DONE]]
+    if not together:
+        batches = [[each] for each in batches[0]]
+    events = [event for each in batches for event in decoder.decode(messages(*each))]
+    assert said(events) == "Hello \U0001f600 you"
+    assert decoder.failure.kind is FaultKind.MALFORMED
+    assert "another answer" in decoder.failure.detail
+    assert not decoder.complete(clean_end=True)
+
+
+def numbered(*data):
+    """What a server sends that gives each chunk an id of its own."""
+    return [
+        each.replace(b"chatcmpl-1", f"chunk-{number}".encode())
+        for number, each in enumerate(data)
+    ]
+
+
+def spoken(content):
+    return chunk(choice(role="assistant", content=content))
+
+
+LEGITIMATE = {
+    "an id for each chunk": numbered(*OPENAI[:-1]),
+    "with a role each": numbered(spoken(""), spoken("a"), spoken("b"), finish()),
+    "a role each": [spoken(""), spoken("a"), spoken("b"), text("c"), finish()],
+    "no ids": [each.replace(b"chatcmpl-1", b"") for each in OPENAI[:-1]],
+    "an id for the end": [*OPENAI[:4], other(finish="stop"), other(role=None)],
+    "another id, no role": [*OPENAI[:4], other("c", role=None), finish()],
+    "another id without text": [*OPENAI[:4], other(""), text("c"), finish()],
+    "behind a finish reason": [
+        *OPENAI[:4],
+        finish(),
+        *OTHERS["introduced apart"],
+        finish(),
+    ],
+    "a role that comes late": [*OPENAI[:4], spoken(""), text("c"), finish()],
+    "words of its own": [*OPENAI[:4], text('{"role": "x"}'), finish()],
+}
+
+
+@pytest.mark.parametrize("sent", LEGITIMATE.values(), ids=LEGITIMATE)
+def test_ids_and_roles_that_mean_nothing_of_the_kind(sent):
+    decoder, events = run(*sent)
+    assert decoder.failure is None
+    assert decoder.complete(clean_end=True)
+    one_by_one = new_decoder()
+    again = [event for each in sent for event in one_by_one.decode(messages(each))]
+    assert said(again) == said(events)
+
+
+def test_of_several_answers_each_may_have_its_own_id():
+    decoder, events = run(
+        text("a", id="c0"),
+        text("b", id="c0"),
+        chunk(choice(index=1, role="assistant", content=""), id="c1"),
+        text("x", 1, id="c1"),
+        finish(id="c0"),
+        finish(index=1, id="c1"),
+        n=2,
+    )
+    assert (said(events), said(events, index=1)) == ("ab", "x")
+    assert decoder.complete(clean_end=False)
 
 
 ERRORS = {

@@ -9,12 +9,13 @@ from exchange_player import (
     DONE,
     Player,
     finish,
+    role,
     text,
 )
 from laboratory import TIRELESS
 
-from holystream.errors import StreamInterrupted
-from holystream.events import Guarantee, Resumed
+from holystream.errors import MalformedEvent, StreamInterrupted
+from holystream.events import Guarantee, Interrupted, Resumed
 from holystream.providers.profile import Prefill
 from holystream.wire.sse import ServerSentEvent
 
@@ -145,6 +146,19 @@ class TestServersThatIgnoreAPrefill:
         tail = whole.removeprefix(begun)
         assert not whole.startswith(tail)
         assert len(tail) > len(refrain)
+
+
+class TestAnotherAnswerOnOneConnection:
+    def test_is_not_the_rest_of_the_first_one(self):
+        player = Player(retry=TIRELESS).connect().send(role())
+        player.say("One", " two").send(named("", role(), "chatcmpl-2"))
+        player.send(named("", text(" drei"), "chatcmpl-2"))
+        assert isinstance(player.last(Interrupted).error, MalformedEvent)
+        assert "another answer" in str(player.last(Interrupted).error)
+        assert player.text == "One two"
+        player.answer(text("One two three"), finish(), DONE)
+        assert player.completion.text == "One two three"
+        assert player.completion.guarantee is Guarantee.REPLAYED
 
 
 class TestModels:
