@@ -194,8 +194,12 @@ class Builder:
         """Return what records the stream, if it is recorded and has not ended."""
         claim = None if recovered is None else recovered.claim
         journal = settings.journal
-        if journal is None or (recovered is not None and claim is None):
+        if journal is None or (recovered is not None and recovered.ended):
             return None
+        before = None
+        if recovered is not None and claim is None:
+            # By a token: what it stands for has not been recorded here.
+            before = recovered.transcript.text, recovered.checkpoint.encode()
         recorded = Recorded.of(
             exchange.request,
             provider=self.provider.profile.name,
@@ -208,4 +212,5 @@ class Builder:
             exchange,
             request=recorded.encode(),
             claim=claim,
+            before=before,
         )

@@ -20,7 +20,7 @@ from holystream.providers.registry import (
     DEFAULT,
     provider as find_provider,
 )
-from holystream.recovery import from_journal, let_go
+from holystream.recovery import from_journal, let_go, recorded
 from holystream.resilience.budget import RetryBudget
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
@@ -441,7 +441,8 @@ class Client:
         With a resume token: ``messages`` and ``partial_text`` have to be those of the
         stream that it was made for, and so have ``stop``, ``tools``, ``tool_choice``,
         ``response_format`` and ``extra_body`` if it had them. What comes is what
-        follows the text.
+        follows the text. With a journal it is recorded there, text and all, or goes on
+        as it was recorded.
 
         Args:
             stream: The id of a recorded stream, or ``stream.resume_token``.
@@ -519,9 +520,10 @@ class Client:
                 raise InvalidRequest(
                     "after= is for recorded streams: with a token pass partial_text="
                 )
+            text = "" if partial_text is None else partial_text
             found = from_token(
                 ResumeToken.decode(stream),
-                "" if partial_text is None else partial_text,
+                text,
                 messages,
                 self._provider,
                 stop=stop,
@@ -530,6 +532,8 @@ class Client:
                 response_format=response_format,
                 extra_body=extra_body,
             )
+            if kept is not None:
+                found = recorded(kept, found, self._provider, partial_text=text)
         try:
             return self._builder.stream(
                 found.request,

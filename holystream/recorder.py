@@ -55,6 +55,8 @@ class Recorder:
         exchange: What is recorded.
         request: The request as the journal keeps it.
         claim: The stream's, if it was recorded before; else it is created.
+        before: The text that was delivered before it is recorded, and where the
+            exchange stood then, if there was any.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Recorder:
         *,
         request: bytes,
         claim: Claim | None = None,
+        before: tuple[str, bytes] | None = None,
     ) -> None:
         self._journal = journal
         self._recording = recording
         self._exchange = exchange
         self._request = request
         self._claim = claim
+        self._before = before
         self._records = True
         # The claim could not be given back: the client's next call tries again.
         self._kept = False
@@ -98,6 +102,11 @@ class Recorder:
                 request=self._request,
                 ttl=self._recording.ttl,
             )
+            if self._before is not None:
+                text, cursor = self._before
+                events = [TextDelta(text, 0)] if text else []
+                self._journal.append(self._claim, events, cursor=cursor)
+                self._stored = len(text)
         except JournalError as error:
             self._give_up(error, "Nothing was sent.")
 

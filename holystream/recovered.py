@@ -55,6 +55,11 @@ class Recovered:
     completion: Completion | None = dataclasses.field(default=None, repr=False)
     error: StreamError | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to go on with."""
+        return self.completion is not None or self.error is not None
+
 
 def check_state(
     checkpoint: Checkpoint, request: ChatRequest, provider: Provider

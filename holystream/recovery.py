@@ -14,6 +14,7 @@ from holystream.errors import (
     JournalError,
     StreamCancelled,
     StreamError,
+    StreamExists,
     StreamFinished,
     StreamUnknown,
 )
@@ -85,6 +86,36 @@ def from_journal(
     except BaseException:
         let_go(journal, claim)
         raise
+
+
+def recorded(
+    journal: Journal, found: Recovered, provider: Provider, *, partial_text: str
+) -> Recovered:
+    """Return the recording of a stream whose token was given; itself if there is none.
+
+    Raises:
+        StreamExists: The journal has another stream of this id.
+        JournalError: It cannot be claimed or read.
+        InvalidRequest: The caller has another text.
+    """
+    meta = journal.meta(found.stream_id)
+    if meta is None:
+        return found
+    there = Recorded.decode(meta.request)
+    asked = Recorded.of(
+        found.request,
+        provider=found.provider,
+        resume=there.resume,
+        min_guarantee=there.min_guarantee,
+    )
+    if Recorded.decode(asked.encode()) != there:
+        raise StreamExists(
+            f"the journal holds another stream {found.stream_id!r} than the one of the "
+            "token: go on with another journal"
+        )
+    return from_journal(
+        journal, found.stream_id, provider, after=0, partial_text=partial_text
+    )
 
 
 def let_go(journal: Journal | None, claim: Claim | None) -> None:
