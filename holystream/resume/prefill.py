@@ -133,6 +133,8 @@ def rewound(text: str, begins: Callable[[int], bool]) -> int:
         enough = len(tail) >= 2 * _SURE or len(tail.split()) >= _SURE_WORDS
         if enough and _proves(text, start, end):
             return start
+    if end <= _FAR_BACK:
+        return 0
     for start in range(end - _SURE, max(0, end - _FURTHEST), -1):
         if begins(start) and _proves(text, start, end):
             return start
