@@ -58,7 +58,7 @@ class Retelling:
     def add(self, page: Sequence[StreamEvent]) -> None:
         """Fold in the events that come next."""
         for alike, events in itertools.groupby(page, _kind):
-            run = list(events)
+            run: list[Any] = list(events)
             self.completion = None
             if alike is Rewound:
                 for event in run:
