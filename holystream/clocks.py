@@ -182,7 +182,7 @@ class ReadClocks:
         until_deadline = self._deadline.at - now
         if until_deadline < seconds:
             seconds, clock = until_deadline, Clock.DEADLINE
-        return max(0.0, seconds), clock
+        return (seconds if seconds > 0 else 0.0), clock
 
     def spent(self, seconds: float) -> None:
         """Count time spent on bytes that brought the caller nothing."""

@@ -54,6 +54,9 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 
 _OK = 200
 _LINES_OF_AN_EVENT = 2
+_END_MARK = [b"data: [DONE]", b""]
+_LINES_OF_AN_END = 6
+"""A finish reason, the usage and the end mark, an event each."""
 _URLS_KEPT = 64
 _PERMANENT_REDIRECTS = (301, 308)
 
@@ -87,6 +90,8 @@ class HttpConnection:
         self._coded = "content-encoding" in self.headers
         self._parser = EventParser(MAX_LINE_BYTES)
         self._ended = False
+        # Lines that are to come with the next batch.
+        self._kept_back: list[bytes] = []
 
     def next_batch(self) -> list[ServerSentEvent] | None:
         """Return the events that one read completes; None at a clean end.
@@ -96,11 +101,14 @@ class HttpConnection:
                 complete before it have been returned.
         """
         guard, raw, parser, lines = self._guard, self._raw, self._parser, self._lines
-        guard.resume()
+        guard.reading_since = None
         while True:
+            if self._kept_back:
+                kept_back, self._kept_back = self._kept_back, []
+                return parser.feed(kept_back)
             # All that can be is done before the wait: what is done after it makes a
             # token late.
-            at_start = parser.at_start
+            at_start = parser.started and not parser.pending
             if parser.exceeded or self._coded:
                 self._check()
             try:
@@ -116,7 +124,9 @@ class HttpConnection:
                     return [ServerSentEvent(first[6:], "", parser.last_event_id)]
                 batch = parser.feed([first, second])
             else:
-                batch = parser.feed([first, *itertools.islice(lines, raw.lines - 1)])
+                batch = parser.feed(
+                    self._keep_back([first, *itertools.islice(lines, raw.lines - 1)])
+                )
             if batch:
                 return batch
         if self._ended:
@@ -124,6 +134,14 @@ class HttpConnection:
         self._ended = True
         last = parser.close(raw.rest)
         return None if last is None else [last]
+
+    def _keep_back(self, lines: list[bytes]) -> list[bytes]:
+        """Keep the end of an answer for the next batch: text would wait for it."""
+        if len(lines) == _LINES_OF_AN_EVENT or lines[-2:] != _END_MARK:
+            return lines
+        place = max(_LINES_OF_AN_EVENT, len(lines) - _LINES_OF_AN_END)
+        self._kept_back = lines[place:]
+        return lines[:place]
 
     def next_lines(self) -> list[bytes] | None:
         """Return the lines that one read completes; None at a clean end.
@@ -162,7 +180,13 @@ class HttpConnection:
         if self._ended:
             return self._raw.received
         whole = self._raw.whole
-        return None if whole is None else whole - self._parser.pending
+        if whole is None:
+            return None
+        return (
+            whole
+            - self._parser.pending
+            - sum(len(line) + 1 for line in self._kept_back)
+        )
 
     def resume(self) -> None:
         """Begin a read: `next_batch` does, a reader of `next_lines` has to."""

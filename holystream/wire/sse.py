@@ -144,15 +144,15 @@ class LineSafeRaw:
         """
         read = self._read
         splitter = self._splitter
+        at_start = splitter.at_start
         while True:
-            # Asked before the wait: what is done after it makes a token late.
-            at_start = splitter.at_start
             data = read()
             self.received += len(data)
             if at_start and data[-1:] == b"\n" and b"\r" not in data:
                 block = data
             elif data:
                 block = splitter.feed(data)
+                at_start = splitter.at_start
             else:
                 return
             if block:
@@ -189,6 +189,7 @@ class EventParser:
         reconnection_time: Milliseconds that the last ``retry`` field asked for.
         pending: Bytes, with their LFs, of the lines of a block that has not ended.
         exceeded: An event exceeded ``max_event_bytes``; parsing has ended.
+        started: The first line has come, with which a byte order mark may come.
     """
 
     __slots__ = (
@@ -198,11 +199,11 @@ class EventParser:
         "_limit",
         "_retry",
         "_size",
-        "_started",
         "exceeded",
         "last_event_id",
         "pending",
         "reconnection_time",
+        "started",
     )
 
     def __init__(self, max_event_bytes: int, *, last_event_id: str = "") -> None:
@@ -212,7 +213,7 @@ class EventParser:
         self._event = ""
         self._id = last_event_id
         self._retry: int | None = None
-        self._started = False
+        self.started = False
         self.last_event_id = last_event_id
         self.reconnection_time: int | None = None
         self.pending = 0
@@ -222,8 +223,8 @@ class EventParser:
         """Return the events that these lines complete."""
         if not lines:
             return []
-        if not self._started:
-            self._started = True
+        if not self.started:
+            self.started = True
             lines = [lines[0].removeprefix(_BOM), *lines[1:]]
         if (usual := self._usual(lines)) is not None:
             return usual
@@ -247,16 +248,6 @@ class EventParser:
                 if self.exceeded:
                     break
         return events
-
-    @property
-    def at_start(self) -> bool:
-        """Nothing is pending: an event of one data line may be made without it."""
-        return (
-            self._started
-            and not (self._data or self._event)
-            and self._retry is None
-            and self._id == self.last_event_id
-        )
 
     def _usual(self, lines: Sequence[bytes]) -> list[ServerSentEvent] | None:
         """Return the events if each is one data line and a blank one, as most are."""
@@ -301,7 +292,7 @@ class EventParser:
         Args:
             rest: The last line, if it had no ending.
         """
-        if not self._started:
+        if not self.started:
             rest = rest.removeprefix(_BOM)
         if rest.startswith(b"data:"):
             self.feed([rest])

@@ -69,6 +69,22 @@ def make(tls_server, ca_file):
         assert not server.starved
 
 
+def test_the_last_text_does_not_wait_for_the_end_that_came_with_it(make):
+    data = [text.encode() for text in ("text", "finish", "usage", "[DONE]")]
+    whole = b"".join(b"data: " + each + b"\n\n" for each in data)
+    server, verify = make([whole], "length", gzip=False, tls=False)
+    transport = HttpTransport(connections=1, user_agent="test", verify=verify)
+    guard = SocketGuard(ReadClocks(Timeouts(), Deadline()))
+    connection = transport.open(HttpRequest(url=server.origin, body=b"{}"), guard)
+    assert [event.raw for event in connection.next_batch()] == data[:1]
+    assert connection.taken() == len(b"data: text\n\n")
+    assert [event.raw for event in connection.next_batch()] == data[1:]
+    assert connection.taken() == len(whole)
+    assert connection.next_batch() is None
+    connection.close()
+    transport.close()
+
+
 @anyhow
 @any_ending
 @any_coding
