@@ -79,9 +79,6 @@ class Grants:
         "_reserved_lost",
         "_resized",
         "_timeouts",
-        "_wait_max",
-        "_wait_total",
-        "_waited",
         "ample",
         "free",
         "gate",
@@ -121,9 +118,6 @@ class Grants:
         self.kept = self._reserved.free
         self._lost = self._common.lost
         self._reserved_lost = self._reserved.lost
-        self._waited = 0
-        self._wait_total = 0.0
-        self._wait_max = 0.0
         self._refused = 0
         self._timeouts = 0
         self._cancels = 0
@@ -210,6 +204,18 @@ class Grants:
         if self._nudged:
             self.settle()
 
+    def seats(self) -> list[Seat]:
+        """Return the seats that are taken."""
+        with self._mutex:
+            found = [*self._common.taken(), *self._reserved.taken()]
+        if self._nudged:
+            self.settle()
+        return found
+
+    def serves(self, thread: int) -> bool:
+        """Whether that thread acquired a permit that is held. For the thread itself."""
+        return self._common.serves(thread) or self._reserved.serves(thread)
+
     def places(self) -> tuple[list[Waiter], list[Seat]]:
         """Return all who wait, and the seats that are taken."""
         with self._mutex:
@@ -227,18 +233,19 @@ class Grants:
                 seats = [*self._common.taken(), *self._reserved.taken()]
                 # Read once: it is given back without the mutex.
                 starts = [at for seat in seats if (at := seat.since) is not None]
+                lanes = self._lanes
                 return PoolStatistics(
                     limit=self.limit,
                     in_use=self.in_use,
-                    queued=self._lanes.queued,
-                    queued_by_priority=types.MappingProxyType(self._lanes.lengths()),
+                    queued=lanes.queued,
+                    queued_by_priority=types.MappingProxyType(lanes.lengths()),
                     max_queue=max_queue,
                     oldest=max(0.0, now - min(starts)) if starts else None,
                     granted=self._common.uses + self._reserved.uses,
-                    waited=self._waited,
-                    wait_total=self._wait_total,
-                    wait_mean=self._wait_total / self._waited if self._waited else 0.0,
-                    wait_max=self._wait_max,
+                    waited=lanes.waited,
+                    wait_total=lanes.wait_total,
+                    wait_mean=lanes.wait_total / lanes.waited if lanes.waited else 0.0,
+                    wait_max=lanes.wait_max,
                     refused=self._refused,
                     timeouts=self._timeouts,
                     cancels=self._cancels,
@@ -269,19 +276,9 @@ class Grants:
             self._common.tend()
             self._reserved.tend()
             self._resized = self._common.untidy or self._reserved.untidy
-        lanes, free, kept = self._lanes, self.free, self.kept
-        while lanes.queued:
-            if kept and (lane := lanes.urgent()):
-                # Not at the expense of its share of the others.
-                waiter = lanes.serve(lane, kept, 0, self._clock)
-            elif free and (lane := lanes.next()):
-                waiter = lanes.serve(lane, free, lane.stride, self._clock)
-            else:
-                break
-            if waiter is not None and waiter.waited is not None:
-                self._waited += 1
-                self._wait_total += waiter.waited
-                self._wait_max = max(self._wait_max, waiter.waited)
+        lanes = self._lanes
+        if lanes.queued:
+            lanes.serve(self.free, self.kept, self._clock)
         if not (lanes.queued and self.pressure.on):
             # While anybody waits, pressure stays on.
             self._open_gate()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import math
+import operator
 import threading
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -38,14 +39,19 @@ WEIGHTS: Final[Mapping[Priority, int]] = {
 }
 """The priorities, most urgent first, and their shares when all of them wait."""
 
+_PASSED: Final = operator.attrgetter("passed")
+
+SLACK: Final = 8
+"""Places of those who left that a lane keeps, beside as many as there are waiters."""
+
 
 class Waiter:
     """A place in a queue. What it is given is written under the pool's mutex.
 
     Attributes:
         priority: Its lane.
+        queued: It is in the queue.
         since: When it began to wait; None for one that was served at once.
-        waited: Seconds that it waited, once it was served; None as above.
         thread: The thread that waits.
         holder: A weak reference to whoever will hold the permit, if that was told.
         tokens: What it was granted: one token, or none.
@@ -57,19 +63,19 @@ class Waiter:
         "aborted",
         "holder",
         "priority",
+        "queued",
         "since",
         "thread",
         "tokens",
         "turn",
-        "waited",
     )
 
     def __init__(
         self, priority: Priority, holder: weakref.ref[PermitHolder] | None = None
     ) -> None:
         self.priority = priority
+        self.queued = False
         self.since: float | None = None
-        self.waited: float | None = None
         self.thread = threading.get_ident()
         self.holder = holder
         self.tokens: list[Token] = []
@@ -103,12 +109,8 @@ class Lane:
         self.priority = priority
         self.stride = stride
         self.passed = 0
-        # Ordered, with removal from the middle in constant time; a plain dict is slow
-        # to find the first one when many have gone before it.
-        self.returning: collections.OrderedDict[Waiter, None] = (
-            collections.OrderedDict()
-        )
-        self.fresh: collections.OrderedDict[Waiter, None] = collections.OrderedDict()
+        self.returning: collections.deque[Waiter] = collections.deque()
+        self.fresh: collections.deque[Waiter] = collections.deque()
         self.queued = 0
 
 
@@ -126,12 +128,25 @@ class Lanes:
     Attributes:
         queued: How many wait.
         by_priority: The lanes, most urgent first.
+        waited: How many waited until they were served.
+        wait_total: The seconds that those waited, all together.
+        wait_max: The longest of these waits.
 
     Raises:
         ConfigurationError: One of them cannot be used.
     """
 
-    __slots__ = ("_lanes", "_last", "_reached", "_strict", "by_priority", "queued")
+    __slots__ = (
+        "_lanes",
+        "_last",
+        "_reached",
+        "_strict",
+        "by_priority",
+        "queued",
+        "wait_max",
+        "wait_total",
+        "waited",
+    )
 
     def __init__(
         self,
@@ -161,11 +176,15 @@ class Lanes:
         self._reached = 0
         self._last = self._lanes[0]
         self.queued = 0
+        self.waited = 0
+        self.wait_total = 0.0
+        self.wait_max = 0.0
 
     def __iter__(self) -> Iterator[Waiter]:
         for lane in self._lanes:
-            yield from lane.returning
-            yield from lane.fresh
+            for waiter in (*lane.returning, *lane.fresh):
+                if waiter.queued:
+                    yield waiter
 
     def lengths(self) -> dict[Priority, int]:
         """Return how many wait in each lane."""
@@ -176,98 +195,101 @@ class Lanes:
         lane = self.by_priority[waiter.priority]
         if not lane.queued and lane.passed < self._reached:
             lane.passed = self._reached
-        lane.fresh[waiter] = None
+        lane.fresh += (waiter,)
         lane.queued += 1
         self.queued += 1
+        waiter.queued = True
 
     def add_returning(self, waiter: Waiter) -> None:
         """Let ``waiter`` wait before all of its priority that are new."""
         lane = self.by_priority[waiter.priority]
         if not lane.queued and lane.passed < self._reached:
             lane.passed = self._reached
-        lane.returning[waiter] = None
+        lane.returning += (waiter,)
         lane.queued += 1
         self.queued += 1
+        waiter.queued = True
 
     def remove(self, waiter: Waiter) -> bool:
         """Take ``waiter`` out; return whether it was still waiting."""
+        if not waiter.queued:
+            return False
         lane = self.by_priority[waiter.priority]
-        for queue in (lane.returning, lane.fresh):
-            if waiter in queue:
-                del queue[waiter]
-                lane.queued -= 1
-                self.queued -= 1
-                return True
-        return False
-
-    def next(self) -> Lane | None:
-        """Return the lane whose turn it is; None if nobody waits. Changes nothing."""
-        if self._last.queued == self.queued:
-            return self._last if self.queued else None  # nobody waits in any other
-        best = None
-        for lane in self._lanes:
-            if lane.queued and (best is None or lane.passed < best.passed):
-                if self._strict:
-                    return lane
-                best = lane
-        return best
-
-    def urgent(self) -> Lane | None:
-        """Return the lane of those who are critical, if anybody waits there."""
-        lane = self._lanes[0]
-        return lane if lane.queued else None
-
-    def serve(
-        self,
-        lane: Lane,
-        free: collections.deque[Token],
-        cost: int,
-        clock: Callable[[], float],
-    ) -> Waiter | None:
-        """Grant the first waiter of ``lane`` a token, and wake it.
-
-        Args:
-            lane: One with waiters.
-            free: Where the token comes from.
-            cost: What the pass of ``lane`` grows by.
-            clock: The time.
-
-        Returns:
-            Who was served; None if there was no token, and nothing changed.
-        """
-        queue = lane.returning or lane.fresh
-        waiter = next(iter(queue))
-        try:
-            waiter.tokens = [free.pop()]
-        except IndexError:
-            return None
-        # From the grant to the waking no call of Python's stands in which a signal
-        # handler could raise: neither a permit nor a waiter gets lost between the two.
-        # It is woken here, under the mutex, because whoever wakes up does not need it.
-        seat = waiter.tokens[0].seat
-        del queue[waiter]
         lane.queued -= 1
         self.queued -= 1
-        try:  # noqa: SIM105 - as said
-            waiter.turn.release()
-        except RuntimeError:
-            pass  # awake already: cancelled in the same moment
-        # Its thread is on its way: from here on nobody is kept waiting.
-        self._last = lane
-        if cost:
-            self._reached = lane.passed
-            lane.passed += cost
-        seat.uses += 1
-        now = clock()
-        if waiter.since is not None:
-            waiter.waited = now - waiter.since
-        # Unless it has given the permit back already, or passed it on.
-        if waiter.tokens:
+        waiter.queued = False
+        # Its turn may never come, and there may be many like it.
+        if len(lane.fresh) + len(lane.returning) > 2 * lane.queued + SLACK:
+            lane.fresh = collections.deque(it for it in lane.fresh if it.queued)
+            lane.returning = collections.deque(it for it in lane.returning if it.queued)
+        return True
+
+    def serve(  # noqa: C901 - calls to its parts would be half of what it costs
+        self,
+        free: collections.deque[Token],
+        kept: collections.deque[Token],
+        clock: Callable[[], float],
+    ) -> None:
+        """Grant a token to each waiter whose turn it is, and wake it, while there are.
+
+        Args:
+            free: Tokens for everybody.
+            kept: Tokens for those who are critical alone.
+            clock: The time.
+        """
+        while self.queued:
+            if kept and self._lanes[0].queued:
+                # Not at the expense of its share of the others.
+                lane, tokens, cost = self._lanes[0], kept, 0
+            elif free:
+                lane = self._last
+                if lane.queued != self.queued:  # somebody waits in another
+                    lane = self._next()
+                tokens, cost = free, lane.stride
+            else:
+                return
+            queue = lane.returning or lane.fresh
+            waiter = queue[0]
+            if not waiter.queued:
+                del queue[0]  # it left
+                continue
+            now = clock()
+            try:
+                waiter.tokens = [tokens.pop()]
+            except IndexError:
+                continue  # another thread was faster
+            # From the grant to the waking no call of Python's stands in which a signal
+            # handler could raise: neither a permit nor a waiter gets lost between them.
+            del queue[0]
+            lane.queued -= 1
+            self.queued -= 1
+            waiter.queued = False
+            if cost:
+                self._reached = lane.passed
+                lane.passed += cost
+            self._last = lane
+            if waiter.since is not None:
+                waited = now - waiter.since
+                self.waited += 1
+                self.wait_total += waited
+                if waited > self.wait_max:  # noqa: PLR1730 - max would be a call
+                    self.wait_max = waited
+            seat = waiter.tokens[0].seat
+            seat.uses += 1
             seat.priority = waiter.priority
             seat.thread = waiter.thread
             seat.holder = waiter.holder
             seat.since = now
-        return waiter
+            # Under the mutex, for whoever wakes up does not need it.
+            try:  # noqa: SIM105 - as said
+                waiter.turn.release()
+            except RuntimeError:
+                pass  # awake already: cancelled in the same moment
+
+    def _next(self) -> Lane:
+        """Return the lane whose turn it is, of those that have waiters."""
+        waiting = [lane for lane in self._lanes if lane.queued]
+        return waiting[0] if self._strict else min(waiting, key=_PASSED)
 
 
 def check_whole(value: object, name: str, least: int) -> None:

@@ -43,14 +43,15 @@ class Permit:
         """
         grants = self._grants
         try:
-            # An exception that strikes in here finds the token in nobody's hands, and
-            # the pool replaces it: no local variable holds it, for the traceback would.
-            taken = [self._tokens.pop()]
-            seat = taken[0].seat
+            seat = self._tokens[0].seat
             seat.since = seat.holder = None
-            (grants.kept if seat.kept else grants.free).append(taken.pop())
-            if not grants.gate:
-                grants.settle()
+            # No call until here: whoever takes the token out is who cleared its seat.
+            # An exception that strikes behind a call finds the token in nobody's hands,
+            # not even in a variable, which a traceback would keep: it is replaced.
+            (grants.kept if seat.kept else grants.free).append(self._tokens.pop())
+            if grants.gate:
+                return  # nobody waits, and nothing is new
+            grants.settle()
         except IndexError:
             return  # given back before
         except BaseException:

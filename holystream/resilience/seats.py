@@ -124,6 +124,14 @@ class Seats:
         """Return the seats that somebody has, as far as they say since when."""
         return [seat for seat in self._rows.values() if seat.since is not None]
 
+    def serves(self, thread: int) -> bool:
+        """Whether one of the seats was taken by that thread; needs no mutex."""
+        # The list is made in one step.
+        for seat in list(self._rows.values()):
+            if seat.thread == thread and seat.since is not None:
+                return True
+        return False
+
     def tend(self) -> None:
         """Replace the tokens that died, and add and remove seats up to the target.
 

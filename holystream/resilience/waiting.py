@@ -31,10 +31,13 @@ def wait(
     # cancelled already, it runs at once and the sleep ends before it begins.
     ignore = None if cancel is None else cancel.on_cancel(waiter.wake)
     try:
-        first = min(seconds, PATIENCE)
-        if not waiter.turn.acquire(timeout=first) and seconds > first:
+        # Most hold nothing, and sleep on: a crowd that wakes all at once to find out
+        # would be in the way of the permit.
+        if seconds <= PATIENCE or not grants.serves(waiter.thread):
+            waiter.turn.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+        elif not waiter.turn.acquire(timeout=PATIENCE):
             _suspect(grants, waiter)
-            left = min(seconds - first, threading.TIMEOUT_MAX)
+            left = min(seconds - PATIENCE, threading.TIMEOUT_MAX)
             waiter.turn.acquire(timeout=left)
     finally:
         if ignore is not None:
@@ -59,8 +62,7 @@ def _suspect(grants: Grants, waiter: Waiter) -> None:
     """Warn, once, of a thread that may be waiting for itself."""
     if grants.suspected:
         return
-    _, seats = grants.places()
-    own = sum(seat.thread == waiter.thread for seat in seats)
+    own = sum(seat.thread == waiter.thread for seat in grants.seats())
     # Looked at last: one of those may be what it was granted this moment.
     if own and not waiter.tokens:
         grants.suspected = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import warnings
 import weakref
 
@@ -170,6 +171,23 @@ class TestAbort:
         assert in_use(pool) == 0
 
 
+def lines_run(function):
+    """Return how many lines of Python it takes to call it."""
+    lines, before = 0, sys.gettrace()
+
+    def trace(_, event, __):
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
 class TestSelfDeadlock:
     """A thread that waits for a permit while it holds one may wait for itself."""
 
@@ -223,6 +241,41 @@ class TestSelfDeadlock:
         assert pool.holders()[0].ours
         waiting._suspect(grants, waiter)
         assert not grants.suspected
+
+    @pytest.mark.parametrize("elsewhere", [True, False])
+    def test_only_whoever_holds_one_wakes_up_to_look(self, elsewhere):
+        pool = PrioritySemaphore(1)
+        permit = acquired_elsewhere(pool) if elsewhere else pool.acquire()
+        waiter = Waiter("normal")
+        assert pool._grants.join(waiter, Lanes.add, 1)
+        sleeps = []
+
+        class Turn:
+            def acquire(self, timeout):
+                sleeps.append(timeout)
+                permit.release()
+                return True
+
+            def release(self):
+                pass
+
+        waiter.turn = Turn()
+        assert waiting.wait(pool._grants, waiter, None, FAR)
+        assert sleeps == [FAR if elsewhere else waiting.PATIENCE]
+
+    def test_it_takes_no_longer_the_more_there_are_who_wait(self):
+        pool = PrioritySemaphore(1)
+        permit = acquired_elsewhere(pool)
+        grants = pool._grants
+        waiter = Waiter("normal")
+        lines = []
+        for _ in range(2):
+            seen = lines_run(lambda: waiting._suspect(grants, waiter))
+            lines.append(seen)
+            for _ in range(500):
+                grants.join(Waiter("normal"), Lanes.add, 500)
+        assert lines[0] == lines[1] > 0
+        permit.release()
 
     @pytest.mark.filterwarnings("error::RuntimeWarning")
     def test_a_warning_that_is_an_error_leaves_the_queue(self):

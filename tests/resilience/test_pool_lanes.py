@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import threading
+import weakref
 
 import pytest
 from hypothesis import given, strategies as st
@@ -31,14 +32,16 @@ class Counter:
         self.seats = Seats(lambda _: None, kept=False)
         self.seats.target = 1
         self.seats.tend()
+        self.kept = collections.deque()
 
     def fill(self, priority, number=1):
         for _ in range(number):
             self.lanes.add(Waiter(priority))
 
     def serve(self):
-        lane = self.lanes.next()
-        waiter = self.lanes.serve(lane, self.seats.free, lane.stride, float)
+        waiters = list(self.lanes)
+        self.lanes.serve(self.seats.free, self.kept, float)
+        (waiter,) = (it for it in waiters if it.tokens)
         self.seats.free.append(waiter.tokens.pop())
         return waiter.priority
 
@@ -122,13 +125,48 @@ class TestShares:
         assert served == {"critical": 100}
 
     def test_one_who_has_no_token_stays_where_it_was(self):
-        counter = Counter()
+        counter, taken = Counter(), []
         counter.fill("high")
-        token = counter.seats.free.pop()
-        lane = counter.lanes.next()
-        assert counter.lanes.serve(lane, counter.seats.free, 1, float) is None
-        counter.seats.free.append(token)
+
+        def another_is_faster():
+            taken.append(counter.seats.free.pop())
+            return 0.0
+
+        counter.lanes.serve(counter.seats.free, counter.kept, another_is_faster)
+        counter.seats.free.append(taken.pop())
         assert counter.drain() == ["high"]
+
+    def test_those_who_left_are_passed_over(self):
+        lanes, seats = (counter := Counter()).lanes, counter.seats
+        waiters = [Waiter("normal") for _ in range(6)]
+        back, left, *fresh = waiters
+        lanes.add_returning(back)
+        for waiter in (left, *fresh):
+            lanes.add(waiter)
+        for waiter in (back, left, fresh[1]):
+            assert lanes.remove(waiter)
+            assert not lanes.remove(waiter)
+        assert list(lanes) == [fresh[0], fresh[2], fresh[3]]
+        served = []
+        while lanes.queued:
+            lanes.serve(seats.free, counter.kept, float)
+            (waiter,) = (it for it in waiters if it.tokens)
+            served.append(waiter)
+            seats.free.append(waiter.tokens.pop())
+        assert served == [fresh[0], fresh[2], fresh[3]]
+
+    def test_those_who_left_are_forgotten_though_nobody_is_served(self):
+        lanes, stays = Lanes(), Waiter("low")
+        lanes.add(stays)
+        gone = []
+        for _ in range(1000):
+            waiter = Waiter("low")
+            lanes.add(waiter)
+            gone.append(weakref.ref(waiter.turn))
+            lanes.remove(waiter)
+        del waiter
+        assert sum(it() is not None for it in gone) < 20
+        assert list(lanes) == [stays]
 
     @pytest.mark.parametrize(
         ("options", "complaint"),
