@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import threading
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,34 @@ class BareLocks:
         self._locks[number].acquire()
         following = self._locks[(number + 1) % len(self._locks)]
         return following.release
+
+
+class LeastQueue:
+    """The least that is fair: a mutex, and a deque of locks. No timeout, no cancel."""
+
+    def __init__(self, _: int, permits: int = 1) -> None:
+        self._mutex = threading.Lock()
+        self._waiters: collections.deque[threading.Lock] = collections.deque()
+        self._free = permits
+
+    def take(self, _: int) -> Callable[[], None]:
+        """Wait for one's turn; return what passes it on."""
+        with self._mutex:
+            if self._free:
+                self._free -= 1
+                return self._release
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiters.append(turn)
+        turn.acquire()
+        return self._release
+
+    def _release(self) -> None:
+        with self._mutex:
+            if self._waiters:
+                self._waiters.popleft().release()
+            else:
+                self._free += 1
 
 
 class Pool:
@@ -75,6 +104,7 @@ class NotifyAll:
 
 RIVALS = {
     "bare": ("a bare lock for each thread", BareLocks),
+    "queue": ("a mutex and a deque of locks", LeastQueue),
     "pool": ("PrioritySemaphore", Pool),
     "semaphore": ("threading.Semaphore", StandardSemaphore),
     "notify_all": ("Condition.notify_all", NotifyAll),
