@@ -35,7 +35,7 @@ from holystream.wire.faults import Answer, Fault, FaultKind
 from holystream.wire.sse import ServerSentEvent
 
 DONE = b"[DONE]"
-STEADY = RetryPolicy(base=1.0, cap=60.0, jitter=None)
+STEADY = RetryPolicy(attempts=6, base=1.0, cap=60.0, jitter=None)
 """Waits of exactly 1, 2, 4, ... seconds; six attempts without progress."""
 PROMPT = "Tell me what the promptest of prompts would say"
 KEY = "sk-0123456789abcdef"

@@ -2,9 +2,11 @@
 
 When a provider fails, every stream tries again, and the load on it multiplies just
 then. The budget bounds the sum: a share of the requests of the last seconds, and beyond
-that a floor per second for clients with few. It is the token bucket of Finagle, with
-its defaults: each request puts ``ratio`` of a retry in, a retry takes one out, and both
-are forgotten after ``window`` seconds, of which ten slices are kept.
+that a floor per second for clients with few. It is the token bucket of Finagle: each
+request puts ``ratio`` of a retry in, a retry takes one out, and both are forgotten
+after ``window`` seconds, of which ten slices are kept. The floor is higher than
+Finagle's, for streams are long and few: as many as a client has at once by default may
+use up all of their attempts, however fast they fail.
 """
 
 from __future__ import annotations
@@ -53,8 +55,9 @@ class RetryBudget:
 
     Args:
         ratio: Retries for each request: 0.2 allows one for every five.
-        floor: Retries per second beyond these, for clients with few requests; ``inf``
-            bounds nothing.
+        floor: Retries per second beyond these, for clients with few requests; the
+            default lets 50 streams use up all 12 attempts at once. ``inf`` bounds
+            nothing.
         window: Seconds after which a request, or a retry, is forgotten.
         clock: Monotonic seconds.
 
@@ -83,7 +86,7 @@ class RetryBudget:
         self,
         *,
         ratio: float = 0.2,
-        floor: float = 10.0,
+        floor: float = 60.0,
         window: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

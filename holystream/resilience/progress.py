@@ -29,6 +29,15 @@ HINT_SPREAD = 0.1
 away a thousand callers with ``Retry-After: 30`` should not meet them all again in the
 same instant. Retrying earlier than asked would be rude, so it is only added to."""
 
+LEAST_HINT_SPREAD = 3.0
+"""Seconds by which a hint is lengthened if its share is less: half a second, for
+``Retry-After: 5``, would gather the herd again. A hint is at most doubled by it."""
+
+
+def hint_spread(hint: float, share: float = HINT_SPREAD) -> float:
+    """Return the seconds by which a hint may be lengthened; none without a share."""
+    return max(share * hint, min(LEAST_HINT_SPREAD, hint)) if share else 0.0
+
 
 Reason: TypeAlias = Literal["immediate", "backoff", "server hint", "circuit open"]
 """What decided how long a stream waits."""
@@ -291,6 +300,6 @@ def _attempts(count: int) -> str:
 
 def _reason(error: Exception, delay: float) -> Reason:
     hint = hint_of(error)
-    if hint is None or delay > hint * (1.0 + HINT_SPREAD):
+    if hint is None or delay > hint + hint_spread(hint):
         return "backoff"
     return "circuit open" if isinstance(error, CircuitOpen) else "server hint"

@@ -11,8 +11,10 @@ import threading
 import pytest
 from hypothesis import given, strategies as st
 
+from holystream.client import DEFAULT_PERMITS
 from holystream.errors import ConfigurationError
 from holystream.resilience.budget import SPENT, RetryBudget
+from holystream.resilience.retry import RetryPolicy
 
 SOON = 20.0
 """Seconds within which whatever should happen has happened on any machine."""
@@ -40,13 +42,23 @@ def spend_all(budget, most=10_000):
 class TestBalance:
     """What there is to spend."""
 
-    def test_the_defaults_are_a_fifth_and_ten_per_second(self):
-        assert spend_all(made()) == 100
+    def test_the_defaults_are_a_fifth_and_sixty_per_second(self):
+        assert spend_all(made()) == 600
         budget = made()
         for _ in range(1000):
             budget.record_request()
-        assert budget.balance == 300.0
-        assert spend_all(budget) == 300
+        assert budget.balance == 800.0
+        assert spend_all(budget) == 800
+
+    def test_the_streams_of_a_small_client_can_use_up_their_policy_at_once(self):
+        retries = RetryPolicy().attempts - 1
+        small, large = made(), made()
+        for _ in range(DEFAULT_PERMITS):
+            small.record_request()
+        assert all(small.try_spend() for _ in range(DEFAULT_PERMITS * retries))
+        for _ in range(5_000):
+            large.record_request()
+        assert spend_all(large, 5_000 * retries) < 0.05 * 5_000 * retries
 
     @pytest.mark.parametrize(("requests", "retries"), [(4, 0), (5, 1), (9, 1), (10, 2)])
     def test_without_a_floor_there_is_a_share_of_the_requests(self, requests, retries):
@@ -92,7 +104,7 @@ class TestWindow:
 
     def test_what_was_spent_comes_back_after_the_window(self):
         clock = Clock()
-        budget = made(clock)
+        budget = made(clock, floor=10)
         assert spend_all(budget) == 100
         clock.now += 9.0
         assert not budget.try_spend()
@@ -187,7 +199,7 @@ class TestThreads:
     """Shared by all streams of a client."""
 
     def test_a_crowd_spends_what_there_is_and_not_one_more(self):
-        budget, granted = made(), []
+        budget, granted = made(floor=10), []
         barrier = threading.Barrier(16)
 
         def run():
@@ -214,7 +226,7 @@ class TestThreads:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12: threads and fork
     def test_a_child_has_what_its_parent_had_and_no_lock_of_its(self):
-        budget = made()
+        budget = made(floor=10)
         assert spend_all(budget, 40) == 40
         with budget._lock:
             child = os.fork()
@@ -245,5 +257,5 @@ def test_a_wrong_setting_is_named(options, complaint):
 
 
 def test_it_shows_what_it_is():
-    assert repr(made()) == "<RetryBudget 100 to spend>"
+    assert repr(made()) == "<RetryBudget 600 to spend>"
     assert SPENT == "the retry budget is spent"

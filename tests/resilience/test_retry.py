@@ -182,7 +182,7 @@ class TestServerHint:
     def test_a_wait_is_never_shorter_than_the_hint(self, hint, seed):
         progress = RetryPolicy().start(0.0, random.Random(seed))
         wait = progress.failed(lost(retry_after=hint), 0.0, NEVER)
-        assert hint <= wait.delay <= max(0.5, hint * 1.1)
+        assert hint <= wait.delay <= max(0.5, 2 * hint, hint + 3, hint * 1.1)
 
     def test_the_longer_of_the_two_wins_and_gives_the_reason(self):
         short = steady().start(0.0).failed(lost(retry_after=0.2), 0.0, NEVER)
@@ -199,6 +199,23 @@ class TestServerHint:
             for seed in range(100)
         }
         assert len(delays) == 100
+
+    @pytest.mark.parametrize(
+        ("hint", "spread"),
+        [(0.1, 0.1), (1.0, 1.0), (5.0, 3.0), (30.0, 3.0), (60.0, 6.0)],
+    )
+    def test_they_are_spread_over_seconds_whatever_the_hint(self, hint, spread):
+        policy = RetryPolicy(base=0.001, cap=0.001)
+        waits = [
+            policy.start(0.0, random.Random(seed)).failed(
+                lost(retry_after=hint), 0.0, NEVER
+            )
+            for seed in range(1_000)
+        ]
+        delays = [wait.delay for wait in waits]
+        assert min(delays) == pytest.approx(hint, abs=0.01 * spread)
+        assert max(delays) == pytest.approx(hint + spread, abs=0.01 * spread)
+        assert {wait.reason for wait in waits} == {"server hint"}
 
     def test_a_custom_wait_is_raised_to_the_hint(self):
         policy = RetryPolicy(wait=tenacity.wait_fixed(2), jitter=None)
@@ -313,8 +330,23 @@ class TestVerdicts:
 class TestCounts:
     """Attempts without progress, attempts in all, first tokens."""
 
+    @pytest.mark.parametrize("error", [lost, not_sent])
+    def test_the_default_outlives_an_outage_of_half_a_minute(self, error):
+        outlived = waited = 0
+        streams = 2_000
+        for seed in range(streams):
+            progress = RetryPolicy().start(0.0, random.Random(seed))
+            now = 0.0
+            while isinstance(wait := progress.failed(error(), now, NEVER), Wait):
+                now += wait.delay
+            outlived += now > 30.0
+            waited += now
+        assert outlived >= 0.99 * streams
+        # And whoever waits for what will never come learns of it.
+        assert waited / streams < 100.0
+
     def test_six_attempts_without_progress(self):
-        decisions = fail(steady().start(0.0), 6)
+        decisions = fail(steady(attempts=6).start(0.0), 6)
         assert decisions[:5] == [
             Wait(
                 delay=2.0**n,
@@ -401,8 +433,8 @@ class TestCounts:
         assert one == two != other
 
     @given(st.lists(st.sampled_from(["fail", "text", "refused"]), max_size=60))
-    def test_never_more_than_six_attempts_without_text(self, steps):
-        progress = RetryPolicy(total_attempts=None).start(0.0)
+    def test_never_more_attempts_without_text_than_allowed(self, steps):
+        progress = RetryPolicy(attempts=6, total_attempts=None).start(0.0)
         since = 0
         for step in steps:
             if step == "text":

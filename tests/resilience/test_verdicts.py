@@ -59,7 +59,7 @@ def test_hints():
 
 
 def test_a_policy_follows_them():
-    policy = RetryPolicy(base=1.0, jitter=None)
+    policy = RetryPolicy(attempts=6, base=1.0, jitter=None)
     progress = policy.start(0.0)
     # Never at once: that nothing was sent is known of our own connections alone.
     wait = progress.failed(ConnectionRefusedError(), 0.0, NEVER)
