@@ -121,9 +121,9 @@ class Stream:
 
         The reading thread's next step raises `StreamCancelled`, at once, whatever it
         is waiting for. Harmless once the stream has ended. A signal handler may do it
-        as well: nothing in it waits, whatever its thread was doing. The exception is a
-        stream with a journal that nobody is reading: its end is written at once, and
-        the handler's own thread may hold the journal. Leave that one to a thread.
+        as well: nothing in it waits, whatever its thread was doing, but for the journal
+        of a stream that nobody is reading. Its end is written at once; where the
+        handler struck a call of that journal, when this call is over.
         """
         self._driver.cancel()
 

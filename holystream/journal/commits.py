@@ -45,7 +45,7 @@ class Write:
 
     __slots__ = (
         *("claim", "error", "next_seq", "ready", "result"),
-        *("settled", "taken", "wakes", "work"),
+        *("settled", "taken", "thread", "wakes", "work"),
     )
 
     def __init__(
@@ -63,6 +63,7 @@ class Write:
         self.result: Any = None
         self.error: Exception | None = None
         self.settled = False
+        self.thread = threading.get_ident()
         # A leader has it in a transaction, or had it in one that was struck.
         self.taken = False
         # Locked until the work is settled, or its thread is to lead.
@@ -90,10 +91,26 @@ class GroupCommit:
     def __init__(self, database: Database, watchers: Watchers) -> None:
         self._database = database
         self._watchers = watchers
-        # Guards _queue and _leader.
-        self._mutex = threading.Lock()
+        # Guards _queue and _leader. Re-entrant for a signal handler that strikes before
+        # its thread's own write is in the queue; behind that, see `struck`.
+        self._mutex = threading.RLock()
         self._queue: list[Write] = []
         self._leader: Write | None = None
+
+    @property
+    def struck(self) -> bool:
+        """Whether we are a signal handler in the midst of its thread's own write.
+
+        To submit another one would wait for the first, for ever.
+        """
+        leader = self._leader
+        if leader is None:
+            return False
+        thread = threading.get_ident()
+        # One that is settled is left in the queue by its thread, for the leader.
+        return leader.thread == thread or any(
+            write.thread == thread and not write.settled for write in self._queue.copy()
+        )
 
     def submit(self, write: Write) -> Any:
         """Have something done in a transaction; return its result.

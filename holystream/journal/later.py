@@ -1,74 +1,125 @@
-"""Streams that were dropped: who lets go of them, and when.
+"""What a finaliser or a signal handler wants of a journal: who does it, and when.
 
-A finaliser may run within any allocation, in a thread that holds any lock. So it only
-takes a note, and whoever uses a journal of this process next does the rest: one that
-writes, for its own journal; one that asks how a stream stands, for all of them.
+Either may run in a thread that holds any lock, in the midst of its own call of the very
+journal. So it only takes a note, and whoever uses a journal of this process next does
+the rest: the call that was interrupted, and one that writes, for its own journal; one
+that asks how a stream stands, for all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from holystream.errors import JournalError
+from holystream.errors import JournalError, JournalUnavailable, StreamFinished
+from holystream.gapless import keep
 
 if TYPE_CHECKING:
-    from holystream.journal.base import Claim
+    from collections.abc import Callable, Sequence
+
+    from holystream.events import StreamEvent
+    from holystream.journal.base import Claim, Journal, Outcome
 
 _log = logging.getLogger("holystream")
 
 
-class Releasing(Protocol):
-    """A journal, as far as it matters here."""
+class Later:
+    """The notes of one journal, in order. Thread-safe, and adding one is lock-free.
 
-    def release(self, claim: Claim) -> None:
-        """Let go of a stream."""
-        ...
+    Args:
+        journal: What each piece of work is given; it must not hold it itself, for a
+            journal that is forgotten lets go of everything at once.
 
+    Attributes:
+        works: What is noted.
+    """
 
-class Dropped:
-    """The claims of one journal that nobody holds any more. Thread-safe, lock-free."""
+    __slots__ = ("__weakref__", "_journal", "_turn", "works")
 
-    __slots__ = ("__weakref__", "_claims", "_journal")
-
-    def __init__(self, journal: Releasing) -> None:
-        # Weak: a journal that is forgotten as well lets go of everything at once.
+    def __init__(self, journal: object) -> None:
         self._journal = weakref.ref(journal)
-        self._claims: deque[Claim] = deque()
+        self.works: deque[Callable[[Any], None]] = deque()
+        # Held by the one thread that carries them out; never waited for.
+        self._turn = threading.Lock()
 
-    def add(self, claim: Claim) -> None:
-        """Take note of a claim. Never waits."""
-        self._claims.append(claim)
+    def add(self, work: Callable[[Any], None]) -> None:
+        """Take note of something to do; it may be done twice. Never waits."""
+        self.works.append(work)
         _noted.append(weakref.ref(self))
 
-    def __bool__(self) -> bool:
-        return bool(self._claims)
+    def carry_out(self) -> None:
+        """Do it, unless somebody is; what cannot be done now is tried again later."""
+        taken: list[bool] = []
+        try:
+            keep(taken, self._turn.acquire, False)
+            # No more than there are: one that cannot be done yet may be noted anew.
+            for _ in range(len(self.works) if taken[0] else 0):
+                if not self._carry_out(self.works[0]):
+                    return
+                # Behind it: a Ctrl-C must not lose it.
+                self.works.popleft()
+        finally:
+            if True in taken:
+                self._turn.release()
 
-    def release(self) -> None:
-        """Release them; what cannot be released now is tried again next time."""
+    def _carry_out(self, work: Callable[[Any], None]) -> bool:
+        """Do one piece; return whether it is over."""
         journal = self._journal()
-        for claim in list(self._claims) if journal is not None else ():
-            try:
-                journal.release(claim)
-            except JournalError as error:
-                _noted.append(weakref.ref(self))
-                _log.warning("a dropped stream stays claimed for now: %s", error)
-                return
-            # Behind it: a Ctrl-C must not lose it, and to release it twice is harmless.
-            with contextlib.suppress(ValueError):
-                self._claims.remove(claim)
+        if journal is None:
+            return False
+        try:
+            work(journal)
+        except JournalUnavailable as error:
+            _noted.append(weakref.ref(self))
+            _log.warning("a stream stays claimed for now: %s", error)
+            return False
+        except JournalError as error:
+            _log.warning("the end of a stream was not recorded: %s", error)
+        return True
 
 
-_noted: Final[deque[weakref.ref[Dropped]]] = deque()
+_noted: Final[deque[weakref.ref[Later]]] = deque()
 
 
-def release_all() -> None:
-    """Let go of all streams of this process that were dropped."""
+def carry_out_all() -> None:
+    """Do what is noted for all journals of this process."""
     for _ in range(len(_noted)):
         with contextlib.suppress(IndexError):
-            dropped = _noted.popleft()()
-            if dropped is not None:
-                dropped.release()
+            later = _noted.popleft()()
+            if later is not None:
+                later.carry_out()
+
+
+def releasing(claim: Claim) -> Callable[[Journal], None]:
+    """Return what lets go of a stream."""
+    return lambda journal: journal.release(claim)
+
+
+def finishing(
+    claim: Claim, outcome: Outcome, final: bytes
+) -> Callable[[Journal], None]:
+    """Return what ends a stream, once."""
+
+    def work(journal: Journal) -> None:
+        with contextlib.suppress(StreamFinished):
+            journal.finish(claim, outcome, final)
+
+    return work
+
+
+def appending(
+    claim: Claim, events: Sequence[StreamEvent], cursor: bytes | None
+) -> Callable[[Journal], None]:
+    """Return what appends to a stream, once."""
+    begun: list[int] = []
+
+    def work(journal: Journal) -> None:
+        begun.append(claim.next_seq)
+        if claim.next_seq == begun[0]:
+            journal.append(claim, events, cursor=cursor)
+
+    return work

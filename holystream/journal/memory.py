@@ -34,7 +34,7 @@ from holystream.journal.base import (
     check_stream_id,
 )
 from holystream.journal.forking import tell_of_forks
-from holystream.journal.later import Dropped, release_all
+from holystream.journal.later import Later, carry_out_all, releasing
 from holystream.journal.watching import Watchers
 
 if TYPE_CHECKING:
@@ -110,10 +110,10 @@ class MemoryJournal:
         """Be an owner of this process; in a forked child, a new one."""
         self._owner = f"{os.getpid()}-{os.urandom(8).hex()}"
         # Guards all records and _closed. Nothing is awaited, encoded or decoded while
-        # it is held.
-        self._lock = threading.Lock()
+        # it is held. Re-entrant for a signal handler in the midst of its thread's call.
+        self._lock = threading.RLock()
         self._watchers = Watchers()
-        self._dropped = Dropped(self)
+        self._later = Later(self)
 
     def create(self, stream_id: str, *, request: bytes, ttl: float) -> Claim:
         """Begin a stream, and own it; see `Journal.create`."""
@@ -149,8 +149,8 @@ class MemoryJournal:
         cursor: bytes | None = None,
     ) -> None:
         """Store events and what it takes to go on after them; see `Journal.append`."""
-        if self._dropped:
-            self._dropped.release()
+        if self._later.works:
+            self._later.carry_out()
         data = codec.encode(events) if events else b""
         now = self._now()
         with self._lock:
@@ -190,11 +190,11 @@ class MemoryJournal:
 
     def release_later(self, claim: Claim) -> None:
         """Let go of a stream soon; see `Journal.release_later`."""
-        self._dropped.add(claim)
+        self._later.add(releasing(claim))
 
     def claim(self, stream_id: str) -> Claim:
         """Take over a stream that nobody owns; see `Journal.claim`."""
-        release_all()
+        carry_out_all()
         now = self._now()
         with self._lock:
             self._check_open()
@@ -229,7 +229,7 @@ class MemoryJournal:
     def meta(self, stream_id: str) -> StreamMeta | None:
         """Return what is recorded of a stream; see `Journal.meta`."""
         check_stream_id(stream_id)
-        release_all()
+        carry_out_all()
         with self._lock:
             self._check_open()
             record = self._records.get(stream_id)
@@ -249,7 +249,7 @@ class MemoryJournal:
         limit: int = LIST_LIMIT,
     ) -> list[StreamInfo]:
         """Return the streams of these states, the newest first."""
-        release_all()
+        carry_out_all()
         with self._lock:
             self._check_open()
             newest = reversed(self._records.values())
@@ -286,6 +286,7 @@ class MemoryJournal:
         """Forget everything. Closing twice is harmless."""
         with self._lock:
             self._closed = True
+            self._later = Later(self)
             self._records.clear()
             self._times.clear()
         self._watchers.wake_all()

@@ -33,7 +33,13 @@ from holystream.journal.base import (
 from holystream.journal.commits import GroupCommit, Write
 from holystream.journal.database import Database
 from holystream.journal.forking import tell_of_forks
-from holystream.journal.later import Dropped, release_all
+from holystream.journal.later import (
+    Later,
+    appending,
+    carry_out_all,
+    finishing,
+    releasing,
+)
 from holystream.journal.owners import OwnerLock, bury, bury_all, is_alive
 from holystream.journal.watching import Watchers, growing_pauses
 
@@ -101,7 +107,7 @@ class SQLiteJournal:
         self._database = database
         self._watchers = Watchers()
         self._commits = GroupCommit(database, self._watchers)
-        self._dropped = Dropped(self)
+        self._later = Later(self)
         # The fences of our claims, and whatever is about to get one.
         self._owned: set[object] = set()
         # Made with the first claim, under the database's lock.
@@ -132,18 +138,26 @@ class SQLiteJournal:
         cursor: bytes | None = None,
     ) -> None:
         """Store events and what it takes to go on after them; see `Journal.append`."""
+        if self._commits.struck:
+            self._later.add(appending(claim, events, cursor))
+            return
+        if self._later.works:
+            self._later.carry_out()
         number = self._number(claim)
-        if self._dropped:
-            self._dropped.release()
         append = tables.appending(claim, number, events, now=self._now(), cursor=cursor)
         next_seq = claim.next_seq + len(events)
         self._commits.submit(
             Write(append, wakes=claim.stream_id, claim=claim, next_seq=next_seq)
         )
+        if self._later.works:
+            self._later.carry_out()
 
     def finish(self, claim: Claim, outcome: Outcome, final: bytes) -> None:
         """End a stream, for good; see `Journal.finish`."""
         number, now, outcome = self._number(claim), self._now(), Outcome(outcome)
+        if self._commits.struck:
+            self._later.add(finishing(claim, outcome, final))
+            return
         self._write(
             lambda connection: tables.finish(
                 connection, claim, number, outcome=outcome, final=final, now=now
@@ -160,6 +174,9 @@ class SQLiteJournal:
             number, now = self._number(claim), self._now()
         except Fenced:
             return
+        if self._commits.struck:
+            self.release_later(claim)
+            return
         try:
             self._write(
                 lambda connection: tables.release(connection, claim, number, now=now)
@@ -169,12 +186,12 @@ class SQLiteJournal:
 
     def release_later(self, claim: Claim) -> None:
         """Let go of a stream soon; see `Journal.release_later`."""
-        self._dropped.add(claim)
+        self._later.add(releasing(claim))
 
     def claim(self, stream_id: str) -> Claim:
         """Take over a stream that nobody alive owns; see `Journal.claim`."""
         check_stream_id(stream_id)
-        release_all()
+        carry_out_all()
         now = self._now()
         dead: list[str] = []
 
@@ -238,7 +255,7 @@ class SQLiteJournal:
     def meta(self, stream_id: str) -> StreamMeta | None:
         """Return what is recorded of a stream; see `Journal.meta`."""
         check_stream_id(stream_id)
-        release_all()
+        carry_out_all()
         rows = self._select(lambda c: reading.rows_of_meta(c, stream_id))
         if not rows:
             return None
@@ -252,7 +269,7 @@ class SQLiteJournal:
         limit: int = LIST_LIMIT,
     ) -> list[StreamInfo]:
         """Return the streams of these states, the newest first."""
-        release_all()
+        carry_out_all()
         ended = JournalState.FINISHED in states
         found: list[StreamInfo] = []
         before = 2**62
@@ -302,6 +319,7 @@ class SQLiteJournal:
         self._be_here()
         with self._database.lock:
             self._database.closed = True
+            self._later = Later(self)
             self._database.close()
             lock_file, self._lock_file = self._lock_file, None
         if lock_file is not None:
@@ -328,6 +346,8 @@ class SQLiteJournal:
             return self._commits.submit(Write(work, wakes=wakes))
         finally:
             self._rest()
+            if self._later.works:
+                self._later.carry_out()
 
     def _select(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         self._be_here()

@@ -70,8 +70,9 @@ class Watchers:
     __slots__ = ("_lock", "_waiting")
 
     def __init__(self) -> None:
-        # Guards _waiting: a reader that is in it is woken by every later writer.
-        self._lock = threading.Lock()
+        # Guards _waiting: a reader that is in it is woken by every later writer. Re-
+        # entrant for a signal handler that writes in the midst of its thread's call.
+        self._lock = threading.RLock()
         self._waiting: dict[str, list[Watcher]] = {}
 
     def follow(

@@ -21,6 +21,7 @@ from holystream.errors import (
     StreamUnknown,
 )
 from holystream.journal import JournalState
+from holystream.journal.commits import Write
 from holystream.journal.sqlite import SQLiteJournal
 
 SOON = 20.0
@@ -369,3 +370,18 @@ def test_closing_answers_those_who_wait(path, on_disk):
             stored = numbers(again.read(claim.stream_id).events)
             assert stored == ([1] if error is None else [])
             assert again.meta(claim.stream_id).state is JournalState.ABANDONED
+
+
+def test_only_its_own_call_makes_a_thread_a_handler(on_disk):
+    commits = on_disk._commits
+    followed, led = Write(lambda _: None), Write(lambda _: None)
+    led.thread += 1
+    commits._queue, commits._leader = [led, followed], led
+    assert commits.struck
+    # Its thread is gone on, and its leader has yet to take it out of the queue.
+    followed.settle(None)
+    assert not commits.struck
+    led.thread -= 1
+    assert commits.struck
+    commits._queue, commits._leader = [], None
+    assert not commits.struck

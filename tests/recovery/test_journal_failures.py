@@ -16,6 +16,7 @@ import threading
 import pytest
 from jobs import KEY, client_for
 from nursery import PATIENCE
+from strikes import moments
 
 from holystream import (
     Client,
@@ -601,3 +602,20 @@ def test_an_end_from_another_thread_while_a_commit_runs(sim, connect, gate, endi
         with client.resume("s", after=len(text)) as again:
             assert text + "".join(again.text_stream) == whole(sim)
     assert client.pool.statistics().in_use == 0
+
+
+@pytest.mark.slow
+def test_a_signal_handler_cancels_an_idle_stream_amid_a_commit(sim, client, journal):
+    for number, strike in enumerate(moments(["journal/commits.py"])):
+        idle = begin(client, stream_id=f"idle{number}")
+        other = begin(client, stream_id=f"other{number}")
+        for stream in (idle, other):
+            sim.play(Script(stall_at=3000))
+            next(stream.text_stream)
+        with strike.by(idle.cancel):
+            other.close()
+        idle.cancel()
+        with pytest.raises(StreamCancelled):
+            idle.until_done()
+        assert journal.meta(idle.stream_id).outcome is Outcome.CANCELLED
+        assert journal.meta(other.stream_id).state is JournalState.ABANDONED
