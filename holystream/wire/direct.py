@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from holystream.wire.chunked import BulkHTTPResponse
 
 
+WAITING_BYTES = 4096
+"""What is asked for where little comes at a time: recv sets the memory aside first."""
+
+
 def reader_of(raw: Any) -> Callable[[], bytes]:
     """Return what reads the body of a response: what one recv brings; empty at the end.
 
@@ -40,13 +44,14 @@ class DirectBody:
     that is broken or too short. Then it is closed.
     """
 
-    __slots__ = ("_feed", "_raw", "_receive", "_response")
+    __slots__ = ("_amount", "_feed", "_raw", "_receive", "_response")
 
     def __init__(self, raw: Any, response: BulkHTTPResponse) -> None:
         self._raw = raw
         self._response = response
         self._receive: Callable[[int], bytes] | None = None
         self._feed = response.decoder.feed
+        self._amount = WAITING_BYTES
 
     def read_chunked(self) -> bytes:
         """Return what one recv brings of a chunked body; empty at the end."""
@@ -54,8 +59,9 @@ class DirectBody:
         decoder = response.decoder
         while not (decoder.broken or response.fp is None):
             receive = self._receive or self._receive_first
+            amount = self._amount
             try:
-                data = receive(READ_BYTES)
+                data = receive(amount)
                 payload = self._feed(data)
                 if decoder.over or not data:
                     response.end_coding(data)
@@ -64,6 +70,8 @@ class DirectBody:
                 self._raw.close()
                 self._release()
                 raise
+            if len(data) == amount or amount != WAITING_BYTES:
+                self._adapt(len(data))
             if payload:
                 return payload
         return self._end()
@@ -72,7 +80,7 @@ class DirectBody:
         """Return what one recv brings of any other body; empty at the end."""
         response = self._response
         length = response.length
-        amount = READ_BYTES if length is None else min(length, READ_BYTES)
+        amount = self._amount if length is None else min(length, self._amount)
         if not amount or response.isclosed():
             return self._end()
         try:
@@ -89,7 +97,16 @@ class DirectBody:
         if length == len(data):
             response.close()
             self._release()
+        if len(data) == amount or amount != WAITING_BYTES:
+            self._adapt(len(data))
         return data
+
+    def _adapt(self, size: int) -> None:
+        """Read more at once while more is there; wait with little memory."""
+        if size >= self._amount:
+            self._amount = READ_BYTES
+        elif size <= WAITING_BYTES:
+            self._amount = WAITING_BYTES
 
     def _receive_first(self, amount: int) -> bytes:
         """Take what came with the headers: nothing is in the buffer after it."""

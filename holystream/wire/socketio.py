@@ -43,6 +43,10 @@ _KIND_OF_CLOCK = {
 }
 
 
+HEAD_BYTES = 2048
+"""Bytes of a response's head that are read at once."""
+
+
 class SocketGuard:
     """Watches over the socket of one attempt.
 
@@ -267,7 +271,8 @@ class GuardedSocket:
         # TLS inside TLS wraps a socket instead of being one.
         counted = getattr(self._sock, "socket", self._sock)
         counted._io_refs += 1  # noqa: SLF001 - the protocol between the two
-        return io.BufferedReader(raw)
+        # Small: only the headers are read through it, and it is kept with the body.
+        return io.BufferedReader(raw, HEAD_BYTES)
 
 
 def resolve(
