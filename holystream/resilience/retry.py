@@ -8,35 +8,40 @@ next: it asks the stream's own `RetryProgress` (progress.py) what follows a fail
 
 Invariants: what was cancelled is never tried again; progress, which is new text, sets
 the count of attempts back, and nothing else does; no wait is shorter than the server
-asked for, and none ends after the deadline. tenacity is imported here and in
-decorators.py, nowhere else.
+asked for, and none ends after the deadline.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import random
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from tenacity import Future, RetryCallState, Retrying
 from tenacity.retry import RetryBaseT, retry_base
 from tenacity.stop import StopBaseT, stop_base
-from tenacity.wait import WaitBaseT, wait_base
+from tenacity.wait import WaitBaseT  # noqa: TC002 - the type of a field
 
 from holystream.clocks import check_seconds
 from holystream.errors import CircuitOpen, ConfigurationError, Verdict
-from holystream.resilience.progress import (
-    HINT_SPREAD,
-    GiveUp,
-    RetryProgress,
-    Wait,
-    hint_spread,
+from holystream.resilience.backoff import (
+    AdditiveJitter,
+    AtLeastServerHint,
+    Backoff,
+    DecorrelatedJitter,
+    EqualJitter,
+    FullJitter,
+    NoJitter,
+    PlusMinusJitter,
 )
+from holystream.resilience.progress import HINT_SPREAD, GiveUp, RetryProgress, Wait
+from holystream.resilience.retry_state import StreamRetryState, error_of
 from holystream.resilience.verdicts import hint_of, verdict_of
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
+
+    from tenacity import RetryCallState
 
 __all__ = [
     "AdditiveJitter",
@@ -59,122 +64,6 @@ JitterName: TypeAlias = Literal[
     "full", "equal", "decorrelated", "plusminus", "additive"
 ]
 """The names that ``RetryPolicy(jitter=...)`` takes, besides None."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff(wait_base):
-    """Base of the waits that grow: ``capped = min(cap, base * 2 ** (attempt - 1))``.
-
-    Each is a tenacity wait and can be used alone. ``attempt`` is the number of failed
-    attempts, those since the last progress where a stream drives it.
-
-    Attributes:
-        base: Seconds that the first wait is made from.
-        cap: Seconds that ``capped`` never exceeds.
-    """
-
-    base: float = 0.5
-    cap: float = 30.0
-
-    def capped(self, attempt: int) -> float:
-        """Return the exponential of ``attempt`` in seconds, before any jitter."""
-        # Beyond 2 ** 1023 a float overflows with an exception instead of with inf.
-        return min(self.cap, self.base * 2.0 ** min(attempt - 1, 1000))
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class NoJitter(Backoff):
-    """``capped``: every client waits equally long, and all come back together."""
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the wait in seconds."""
-        return self.capped(retry_state.attempt_number)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FullJitter(Backoff):
-    """``U(0, capped)``: spreads callers the most for the least total work."""
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the wait in seconds."""
-        capped = self.capped(retry_state.attempt_number)
-        return _uniform(retry_state)(0.0, capped)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EqualJitter(Backoff):
-    """``capped / 2 + U(0, capped / 2)``: never less than half."""
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the wait in seconds."""
-        half = self.capped(retry_state.attempt_number) / 2
-        return half + _uniform(retry_state)(0.0, half)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DecorrelatedJitter(Backoff):
-    """``min(cap, U(base, 3 * previous wait))``, the first from ``previous = base``.
-
-    The previous wait is read from the retry state, so that it belongs to one stream or
-    one call and the object itself can be shared.
-    """
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the wait in seconds."""
-        previous = max(self.base, retry_state.upcoming_sleep)
-        return min(self.cap, _uniform(retry_state)(self.base, 3.0 * previous))
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PlusMinusJitter(Backoff):
-    """``capped * (1 + U(-ratio, ratio))``; it may exceed ``cap`` by that share."""
-
-    ratio: float = 0.25
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the wait in seconds."""
-        factor = 1.0 + _uniform(retry_state)(-self.ratio, self.ratio)
-        return self.capped(retry_state.attempt_number) * factor
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class AdditiveJitter(Backoff):
-    """``capped * (1 + U(0, ratio))``; it may exceed ``cap`` by that share."""
-
-    ratio: float = 0.25
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the wait in seconds."""
-        factor = 1.0 + _uniform(retry_state)(0.0, self.ratio)
-        return self.capped(retry_state.attempt_number) * factor
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class AtLeastServerHint(wait_base):
-    """``max(backoff, hint + U(0, jitter))`` where the server gave a hint.
-
-    ``jitter`` is ``spread`` of the hint, and 3 s where that is less, but never more
-    than the hint. The hint is the ``retry_after`` of the error that ended the attempt,
-    or what the headers of a ``requests.HTTPError`` say.
-
-    Attributes:
-        backoff: The wait that is raised to the hint.
-        spread: The jitter of the hint, as a share of it; 0 for none.
-    """
-
-    backoff: WaitBaseT
-    spread: float = HINT_SPREAD
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the wait in seconds."""
-        seconds = float(self.backoff(retry_state))
-        if not seconds > 0.0:  # a custom wait may return NaN, which compares as false
-            seconds = 0.0
-        hint = hint_of(_error(retry_state))
-        if hint is None:
-            return seconds
-        jitter = hint_spread(hint, self.spread)
-        return max(seconds, hint + _uniform(retry_state)(0.0, jitter))
 
 
 # The three strategies that a policy makes from its own numbers. Their types tell them
@@ -208,7 +97,7 @@ class _PolicyRetry(retry_base):
     )
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        error = _error(retry_state)
+        error = error_of(retry_state)
         return (
             error is not None
             and verdict_of(error) not in self.hopeless
@@ -377,43 +266,3 @@ def _check_count(value: object, name: str) -> None:
         raise ConfigurationError(
             f"RetryPolicy.{name} must be a whole number, at least 1, not {value!r}"
         )
-
-
-class StreamRetryState(RetryCallState):
-    """The tenacity state of one stream, which every strategy is called with.
-
-    ``attempt_number`` counts the attempts since progress, ``start_time`` is when the
-    stream started, ``outcome`` holds the typed error of the attempt that just failed,
-    ``upcoming_sleep`` the wait before it, and ``idle_for`` the seconds waited so far.
-
-    Attributes:
-        uniform: The stream's own source of randomness.
-    """
-
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        start: float,
-        uniform: Callable[[float, float], float],
-    ) -> None:
-        retrying = Retrying(wait=policy.wait, stop=policy.stop, retry=policy.retry)
-        super().__init__(retrying, None, (), {})
-        self.start_time = start
-        self.uniform = uniform
-
-    def record(self, error: Exception, now: float) -> None:
-        """Make ``error`` the outcome of the attempt that ended at ``now``."""
-        outcome = Future(self.attempt_number)
-        outcome.set_exception(error)
-        self.outcome, self.outcome_timestamp = outcome, now
-
-
-def _error(retry_state: RetryCallState) -> BaseException | None:
-    outcome = retry_state.outcome
-    return outcome.exception() if outcome is not None and outcome.failed else None
-
-
-def _uniform(retry_state: RetryCallState) -> Callable[[float, float], float]:
-    if isinstance(retry_state, StreamRetryState):
-        return retry_state.uniform
-    return random.uniform
