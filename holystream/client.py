@@ -6,6 +6,18 @@ import collections
 import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from holystream.arguments import (
+    OUR_HEADERS,
+    checked_body,
+    checked_callback,
+    checked_event_id,
+    checked_headers,
+    checked_method,
+    checked_offset,
+    checked_priority,
+    checked_stream_id,
+    checked_url,
+)
 from holystream.building import Builder
 from holystream.clocks import SystemTime, Timeouts
 from holystream.connector import key_headers
@@ -28,22 +40,12 @@ from holystream.resilience.redact import secrets_in_query
 from holystream.resilience.routing import Router
 from holystream.resume.token import ResumeToken, looks_like_one
 from holystream.settings import (
-    OUR_HEADERS,
     Recording,
     Settings,
-    checked_body,
     checked_breaker,
     checked_budget,
-    checked_callback,
-    checked_event_id,
-    checked_headers,
-    checked_method,
-    checked_offset,
     checked_pool,
-    checked_priority,
     checked_retry,
-    checked_stream_id,
-    checked_url,
     checked_verify,
     endpoints_of,
 )

@@ -40,6 +40,7 @@ FLOORS = {
     "exchange": 4,
     "feed": 4,
     "hooks": 4,
+    "arguments": 4,
     "settings": 4,
     "connector": 5,
     "driver": 5,

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from holystream.arguments import checked_stream_id
 from holystream.clocks import Timeouts
 from holystream.errors import InvalidRequest
 from holystream.mapping.begin import Beginner, with_journal
@@ -18,7 +19,6 @@ from holystream.mapping.mapped import AsTheyCame, AsTheyFinish, Map, Order
 from holystream.mapping.options import MapOptions, StreamOptions, whole
 from holystream.mapping.progress import progress_bar
 from holystream.mapping.runner import ThreadRunner
-from holystream.settings import checked_stream_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
