@@ -5,32 +5,43 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from holystream.arguments import (
+    OUR_HEADERS,
+    checked_body,
+    checked_event_id,
+    checked_headers,
+    checked_method,
+    checked_stream_id,
+    checked_url,
+)
 from holystream.attempts import Attempts
-from holystream.connector import Connector
+from holystream.connector import Connector, key_headers
 from holystream.driver import Driver
 from holystream.event_source import EventSource, FeedAttempts, FeedConnector
 from holystream.exchange import Exchange
+from holystream.feed import Feed
 from holystream.recorder import Recorder
+from holystream.resilience.redact import secrets_in_query
 from holystream.resume.checkpoint import Recorded
 from holystream.stream import Stream
+from holystream.wire.request import HttpRequest, as_a_browser, origin
 
 if TYPE_CHECKING:
     import collections
     from collections.abc import Callable, Mapping
 
-    from holystream.clocks import SystemTime
+    from holystream.clocks import SystemTime, Timeouts
     from holystream.driven import Closable
-    from holystream.feed import Feed
     from holystream.providers.base import ChatRequest, Provider
     from holystream.recovered import Recovered
     from holystream.resilience.budget import BudgetStatistics, RetryBudget
     from holystream.resilience.health import EndpointStatistics
     from holystream.resilience.pool import PoolStatistics, Priority, PrioritySemaphore
+    from holystream.resilience.retry import RetryPolicy
     from holystream.resilience.routing import Router
     from holystream.settings import Settings
     from holystream.telemetry import Metrics, Telemetry
     from holystream.wire.http import HttpTransport
-    from holystream.wire.request import HttpRequest
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -145,13 +156,58 @@ class Builder:
 
     def event_source(
         self,
-        feed: Feed,
-        request: HttpRequest,
-        body: Callable[[str], bytes | None],
+        url: str,
         *,
+        method: str,
+        json: object | Callable[[str], object],
+        headers: Mapping[str, str] | None,
+        last_event_id: str,
+        timeouts: Timeouts,
+        retry: RetryPolicy,
         queue_timeout: float,
     ) -> EventSource:
-        """Return a reader of a feed."""
+        """Return a reader of a feed; `holystream.Client.event_source` says of which.
+
+        Raises:
+            InvalidRequest: An argument is wrong.
+        """
+        place = checked_url(url)
+        body = checked_body(json)
+        home = next(
+            (
+                endpoint
+                for endpoint in self.router.endpoints
+                if origin(place) == origin(endpoint.base_url)
+            ),
+            None,
+        )
+        # The caller's own headers may hold keys too: none follows to another origin.
+        secrets = {
+            **(key_headers(self.provider.profile, home) if home else {}),
+            **checked_headers(
+                headers,
+                "headers",
+                reserved=OUR_HEADERS - {"authorization", "content-type"},
+            ),
+        }
+        time = self.time()
+        feed = Feed(
+            stream_id=checked_stream_id(None),
+            endpoint=origin(place)[1],
+            timeouts=timeouts,
+            retry=retry,
+            refusal=self.provider.refusal,
+            secrets=(*secrets.values(), *secrets_in_query(place)),
+            last_event_id=checked_event_id(last_event_id),
+            rng=time.rng,
+        )
+        request = HttpRequest(
+            url=place,
+            body=None,
+            method=checked_method(method),
+            secrets=secrets,
+            redirected=as_a_browser,
+        )
         return EventSource(
             feed,
             Driver(
@@ -163,7 +219,7 @@ class Builder:
                 priority="normal",
                 queue_timeout=queue_timeout,
                 abandoned=self.abandoned,
-                time=self.time(),
+                time=time,
             ),
         )
 

@@ -7,23 +7,17 @@ import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from holystream.arguments import (
-    OUR_HEADERS,
-    checked_body,
     checked_callback,
-    checked_event_id,
     checked_headers,
-    checked_method,
     checked_offset,
     checked_priority,
     checked_stream_id,
-    checked_url,
 )
 from holystream.building import Builder
 from holystream.clocks import SystemTime, Timeouts
-from holystream.connector import key_headers
 from holystream.detached import from_token
 from holystream.errors import ConfigurationError, InvalidRequest
-from holystream.feed import FEED_RETRY, FEED_TIMEOUTS, Feed
+from holystream.feed import FEED_RETRY, FEED_TIMEOUTS
 from holystream.journal.shared import Journals
 from holystream.mapping import mapped, whole
 from holystream.providers.chat_request import chat_request
@@ -36,7 +30,6 @@ from holystream.recovery import from_journal, let_go, recorded
 from holystream.resilience.budget import RetryBudget
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
-from holystream.resilience.redact import secrets_in_query
 from holystream.resilience.routing import Router
 from holystream.resume.token import ResumeToken, looks_like_one
 from holystream.settings import (
@@ -52,7 +45,6 @@ from holystream.settings import (
 from holystream.telemetry import Telemetry
 from holystream.telemetry.logging import log_from_environment
 from holystream.wire.http import HttpTransport
-from holystream.wire.request import HttpRequest, as_a_browser, origin
 
 if TYPE_CHECKING:
     import os
@@ -594,45 +586,16 @@ class Client:
             ConfigurationError: The timeout or the policy is wrong.
         """
         self._builder.close_abandoned()
-        place = checked_url(url)
-        body = checked_body(json)
-        home = next(
-            (
-                endpoint
-                for endpoint in self._router.endpoints
-                if origin(place) == origin(endpoint.base_url)
-            ),
-            None,
-        )
-        # The caller's own headers may hold keys too: none follows to another origin.
-        secrets = {
-            **(key_headers(self._provider.profile, home) if home else {}),
-            **checked_headers(
-                headers,
-                "headers",
-                reserved=OUR_HEADERS - {"authorization", "content-type"},
-            ),
-        }
-        feed = Feed(
-            stream_id=checked_stream_id(None),
-            endpoint=origin(place)[1],
-            timeouts=FEED_TIMEOUTS if timeout is None else Timeouts.of(timeout),
-            retry=FEED_RETRY if retry is None else checked_retry(retry),
-            refusal=self._provider.refusal,
-            secrets=(*secrets.values(), *secrets_in_query(place)),
-            last_event_id=checked_event_id(last_event_id),
-            rng=self._time.rng,
-        )
-        request = HttpRequest(
-            url=place,
-            body=None,
-            method=checked_method(method),
-            secrets=secrets,
-            redirected=as_a_browser,
-        )
         limits = timeout if isinstance(timeout, Timeouts) else self._settings.timeouts
         return self._builder.event_source(
-            feed, request, body, queue_timeout=limits.queue
+            url,
+            method=method,
+            json=json,
+            headers=headers,
+            last_event_id=last_event_id,
+            timeouts=FEED_TIMEOUTS if timeout is None else Timeouts.of(timeout),
+            retry=FEED_RETRY if retry is None else checked_retry(retry),
+            queue_timeout=limits.queue,
         )
 
     @property
