@@ -527,7 +527,13 @@ class Client:
                 extra_body=extra_body,
             )
             if kept is not None:
-                found = recorded(kept, found, self._provider, partial_text=text)
+                found = recorded(
+                    kept,
+                    found,
+                    self._provider,
+                    partial_text=text,
+                    recording=settings.recording,
+                )
         try:
             return self._builder.stream(
                 found.request,

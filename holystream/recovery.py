@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from holystream.events import StreamEvent
     from holystream.journal import Claim, Journal, StreamMeta
     from holystream.providers.base import Provider
+    from holystream.settings import Recording
     from holystream.transcript import Transcript
 
 _log = logging.getLogger("holystream")
@@ -89,16 +90,27 @@ def from_journal(
 
 
 def recorded(
-    journal: Journal, found: Recovered, provider: Provider, *, partial_text: str
+    journal: Journal,
+    found: Recovered,
+    provider: Provider,
+    *,
+    partial_text: str,
+    recording: Recording,
 ) -> Recovered:
     """Return the recording of a stream whose token was given; itself if there is none.
 
     Raises:
         StreamExists: The journal has another stream of this id.
-        JournalError: It cannot be claimed or read.
+        JournalError: It cannot be claimed or read, and the recording matters.
         InvalidRequest: The caller has another text.
     """
-    meta = journal.meta(found.stream_id)
+    try:
+        meta = journal.meta(found.stream_id)
+    except JournalError as error:
+        if not recording.best_effort:
+            raise
+        _log.warning("the stream goes on without its journal: %s", error)
+        return found
     if meta is None:
         return found
     there = Recorded.decode(meta.request)

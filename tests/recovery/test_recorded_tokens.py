@@ -9,6 +9,7 @@ from holystream import (
     Finished,
     Guarantee,
     InvalidRequest,
+    JournalUnavailable,
     StreamBusy,
     StreamExists,
     TextDelta,
@@ -135,3 +136,19 @@ def test_the_journal_may_be_the_call_s_own(elsewhere, whole):
     journal = MemoryJournal()
     go_on(elsewhere, token, text, journal=journal).until_done()
     assert stored(journal) == whole
+
+
+@pytest.mark.parametrize("best_effort", [True, False])
+def test_a_journal_that_cannot_be_used(sim, elsewhere, whole, caplog, best_effort):
+    token, text = broken_off(elsewhere)
+    journal = MemoryJournal()
+    options = {"journal": journal, "journal_best_effort": best_effort}
+    with client_for(sim.base_url, **options) as client:
+        journal.close()
+        if best_effort:
+            with go_on(client, token, text) as stream:
+                assert text + "".join(stream.text_stream) == whole
+            assert "without its journal" in caplog.text
+        else:
+            with pytest.raises(JournalUnavailable):
+                go_on(client, token, text)
