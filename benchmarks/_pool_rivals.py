@@ -58,6 +58,70 @@ class LeastQueue:
                 self._free += 1
 
 
+class LeastPool:
+    """The least that has permits: objects for them and for waiters, and a timeout."""
+
+    def __init__(self, _: int, permits: int = 1) -> None:
+        self._mutex = threading.Lock()
+        self._waiters: collections.deque[LeastWaiter] = collections.deque()
+        self.free = collections.deque(range(permits))
+
+    def take(self, _: int) -> Callable[[], None]:
+        """Wait for one's turn; return what passes it on."""
+        return self._acquire().release
+
+    def _acquire(self) -> LeastPermit:
+        permit = LeastPermit()
+        permit.pool = self
+        with self._mutex:
+            if self.free:
+                permit.tokens = [self.free.pop()]
+                return permit
+            waiter = LeastWaiter()
+            self._waiters.append(waiter)
+        self._wait(permit, waiter)
+        return permit
+
+    @staticmethod
+    def _wait(permit: LeastPermit, waiter: LeastWaiter) -> None:
+        waiter.turn.acquire(timeout=FOR_EVER)
+        permit.tokens = waiter.tokens
+
+    def settle(self) -> None:
+        """Grant what is free."""
+        with self._mutex:
+            if self._waiters and self.free:
+                waiter = self._waiters.popleft()
+                waiter.tokens = [self.free.pop()]
+                waiter.turn.release()
+
+
+class LeastPermit:
+    """Has the token while it is held."""
+
+    __slots__ = ("pool", "tokens")
+
+    pool: LeastPool
+    tokens: list[int]
+
+    def release(self) -> None:
+        """Give the permit back."""
+        self.pool.free.append(self.tokens.pop())
+        self.pool.settle()
+
+
+class LeastWaiter:
+    """Is given the token."""
+
+    __slots__ = ("tokens", "turn")
+
+    tokens: list[int]
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.turn.acquire()
+
+
 class Pool:
     """Ours."""
 
@@ -105,6 +169,7 @@ class NotifyAll:
 RIVALS = {
     "bare": ("a bare lock for each thread", BareLocks),
     "queue": ("a mutex and a deque of locks", LeastQueue),
+    "least": ("the same, with permits and a timeout", LeastPool),
     "pool": ("PrioritySemaphore", Pool),
     "semaphore": ("threading.Semaphore", StandardSemaphore),
     "notify_all": ("Condition.notify_all", NotifyAll),

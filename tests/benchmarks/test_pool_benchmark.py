@@ -27,7 +27,14 @@ def test_every_rival_hands_on(tmp_path):
     results = json.loads(report.read_text())
     assert set(results["handed"]) == {"3", "20"}
     for times in results["handed"].values():
-        assert set(times) == {"bare", "queue", "pool", "semaphore", "notify_all"}
+        assert set(times) == {
+            "bare",
+            "queue",
+            "least",
+            "pool",
+            "semaphore",
+            "notify_all",
+        }
         assert all(time > 0 for rounds in times.values() for time in rounds)
     assert results["pair"] > 0
     assert len(results["served"]["pool"]) == 32
