@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holystream.wire.chunked import BulkHTTPResponse
 
 
-WAITING_BYTES = 4096
+WAITING_BYTES = 2048
 """What is asked for where little comes at a time: recv sets the memory aside first."""
 
 

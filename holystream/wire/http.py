@@ -83,6 +83,8 @@ class HttpConnection:
         self.request_id = server_request_id(self.headers) or request_id
         self._guard = guard
         self._response = response
+        # It has been answered: no need to hold the prompt as long as the answer comes.
+        response.request = None  # type: ignore[assignment]
         self._body = response.raw
         self._read = reader_of(response.raw)
         self._raw = response.raw = LineSafeRaw(response.raw, self._read, MAX_LINE_BYTES)

@@ -43,7 +43,7 @@ _KIND_OF_CLOCK = {
 }
 
 
-HEAD_BYTES = 2048
+HEAD_BYTES = 1024
 """Bytes of a response's head that are read at once."""
 
 
