@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"Python {platform.python_version()}, holystream {holystream.__version__}, "
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} when it began\n"
     )
-    few, many, hops = (5, 20, 2_000) if options.quick else (15, 150, 20_000)
+    few, many, hops = (5, 10, 2_000) if options.quick else (15, 150, 20_000)
     handed = {
         size: _hand_offs(size, min(many, max(few, hops // size)))
         for size in options.sizes
