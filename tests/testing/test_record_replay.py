@@ -176,7 +176,7 @@ def test_each_attempt_is_a_connection_and_is_met_in_its_turn(path, holystream_cl
     with Simulator(script=scripts, text=TEXT) as simulator, record(path):
         before = events(simulator.base_url)
     waits = [*holystream_clock.waits]
-    assert waits[0] == 7.7
+    assert waits[0] == 10.0
     assert [line["n"] for line in lines(path) if "request" in line] == [1, 2, 3, 4]
     with replay(path) as again:
         assert events(again.base_url) == before
