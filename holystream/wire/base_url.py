@@ -32,7 +32,8 @@ def check_base_url(
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"{called} must be a str, not {type(url).__name__}")
-    if not url or any(char.isspace() or not char.isprintable() for char in url):
+    # The only white space that is printable is the space.
+    if not url or " " in url or not url.isprintable():
         raise ConfigurationError(
             f"{called} is empty or contains white space or control characters"
         )
