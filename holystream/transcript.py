@@ -134,8 +134,7 @@ class Transcript:
 
     def add_text(self, text: str) -> int:
         """Fold in one piece of text of the first choice; return the new extent."""
-        draft = self._drafts.get(0) or self._draft(0)
-        draft.text.append(text)
+        (self._drafts.get(0) or self._draft(0)).text.append(text)
         self.extent += len(text)
         self.content_events += 1
         return self.extent

@@ -42,6 +42,9 @@ class ChunkedDecoder:
     Not thread-safe.
 
     Attributes:
+        at_chunk: What comes next begins a chunk.
+        sizes: The size lines that were seen, and what they say in bytes.
+        width: Bytes of the last one.
         broken: What came is not the chunked coding; nothing after it is decoded.
         over: Nothing more is decoded: the end was seen, or it is broken.
         surplus: Bytes followed the end of the body: the connection is out of step.
@@ -53,9 +56,12 @@ class ChunkedDecoder:
         "_sizes",
         "_state",
         "_width",
+        "at_chunk",
         "broken",
         "over",
+        "sizes",
         "surplus",
+        "width",
     )
 
     def __init__(self) -> None:
@@ -64,6 +70,9 @@ class ChunkedDecoder:
         self._line = b""
         self._sizes: dict[bytes, int] = {}
         self._width = 0
+        self.at_chunk = True
+        self.sizes: dict[bytes, int] = {}
+        self.width = 0
         self.broken = False
         self.over = False
         self.surplus = False
@@ -80,16 +89,6 @@ class ChunkedDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """Return the payload that ``data`` brings."""
-        if self._state is _State.SIZE and not self._line:
-            # Most often one whole chunk, of a size seen before.
-            before = self._width - 2
-            size = self._sizes.get(b"\r\n" + data[:before])
-            if (
-                size is not None
-                and len(data) == before + size + 2
-                and data[-2:] == b"\r\n"
-            ):
-                return data[before:-2]
         if self._line:
             data = self._line + data
             self._line = b""
@@ -123,6 +122,7 @@ class ChunkedDecoder:
                 self.surplus = position < end
                 break
         self._state = state
+        self.at_chunk = state is _State.SIZE and not self._line
         self.over = self.broken or state is _State.END
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
@@ -153,6 +153,7 @@ class ChunkedDecoder:
             if (size := self._sizes.get(behind)) is not None:
                 self._left = size
                 self._width = len(behind)
+                self.width = len(line)
                 return _State.DATA
         text = line.rstrip(b"\r\n")
         if state is _State.SIZE:
@@ -175,8 +176,9 @@ class ChunkedDecoder:
     def _remember(self, line: bytes) -> None:
         """Know this size line again, with the end of a chunk before it."""
         if len(self._sizes) < _SIZES_KEPT and len(line) <= _LONGEST_KEPT:
-            self._sizes[b"\r\n" + line] = self._left
+            self._sizes[b"\r\n" + line] = self.sizes[line] = self._left
             self._width = 2 + len(line)
+            self.width = len(line)
 
 
 class _Head:
