@@ -108,9 +108,9 @@ def claims(seed: int) -> Iterator[Claim]:
             holds=mean <= 2.3,
         )
     for seconds in (1.0, 5.0, 15.0):
-        yield _completion(RetryPolicy(jitter="plusminus", attempts=6), seconds, seed)
-        yield _completion(RetryPolicy(attempts=6), seconds, seed)
+        yield _completion(RetryPolicy(jitter="plusminus"), seconds, seed)
         yield _completion(RetryPolicy(), seconds, seed)
+        yield _completion(RetryPolicy(attempts=12), seconds, seed)
 
 
 def _outages() -> tuple[tuple[Outage, str], ...]:

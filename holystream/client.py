@@ -110,7 +110,7 @@ class Client:
             in a row, for 60 s.
         retry_budget: Bounds the retries of all streams together; share one between
             clients to bound them together. By default a fifth of the requests of the
-            last 10 s, and 60 a second.
+            last 10 s, and 25 a second.
         journal: Where streams are recorded, prompts and texts included, so that
             `resume` can go on with them after a crash: the path of an SQLite database,
             or a journal. By default nowhere.

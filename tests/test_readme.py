@@ -255,7 +255,7 @@ def test_tenacity_objects_go_into_a_policy(reader, simulator):
 def test_hooks_are_called_by_name(reader, simulator, capsys):
     simulator.play(Script(status=503, headers={"retry-after-ms": "1"}))
     _run(_example(API, "holystream.Hooks("), reader)
-    assert capsys.readouterr().out == f"[attempt 2 of 12]\n{ANSWER}[SINGLE]\n"
+    assert capsys.readouterr().out == f"[attempt 2 of 6]\n{ANSWER}[SINGLE]\n"
 
 
 def test_any_event_stream(reader, simulator, capsys):

@@ -56,7 +56,7 @@ class RetryBudget:
     Args:
         ratio: Retries for each request: 0.2 allows one for every five.
         floor: Retries per second beyond these, for clients with few requests; the
-            default lets 50 streams use up all 12 attempts at once. ``inf`` bounds
+            default lets 50 streams use up their 5 retries at once. ``inf`` bounds
             nothing.
         window: Seconds after which a request, or a retry, is forgotten.
         clock: Monotonic seconds.
@@ -86,7 +86,7 @@ class RetryBudget:
         self,
         *,
         ratio: float = 0.2,
-        floor: float = 60.0,
+        floor: float = 25.0,
         window: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

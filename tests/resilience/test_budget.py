@@ -42,13 +42,13 @@ def spend_all(budget, most=10_000):
 class TestBalance:
     """What there is to spend."""
 
-    def test_the_defaults_are_a_fifth_and_sixty_per_second(self):
-        assert spend_all(made()) == 600
+    def test_the_defaults_are_a_fifth_and_25_per_second(self):
+        assert spend_all(made()) == 250
         budget = made()
         for _ in range(1000):
             budget.record_request()
-        assert budget.balance == 800.0
-        assert spend_all(budget) == 800
+        assert budget.balance == 450.0
+        assert spend_all(budget) == 450
 
     def test_the_streams_of_a_small_client_can_use_up_their_policy_at_once(self):
         retries = RetryPolicy().attempts - 1
@@ -58,7 +58,7 @@ class TestBalance:
         assert all(small.try_spend() for _ in range(DEFAULT_PERMITS * retries))
         for _ in range(5_000):
             large.record_request()
-        assert spend_all(large, 5_000 * retries) < 0.05 * 5_000 * retries
+        assert spend_all(large, 5_000 * retries) < 0.06 * 5_000 * retries
 
     @pytest.mark.parametrize(("requests", "retries"), [(4, 0), (5, 1), (9, 1), (10, 2)])
     def test_without_a_floor_there_is_a_share_of_the_requests(self, requests, retries):
@@ -257,5 +257,5 @@ def test_a_wrong_setting_is_named(options, complaint):
 
 
 def test_it_shows_what_it_is():
-    assert repr(made()) == "<RetryBudget 600 to spend>"
+    assert repr(made()) == "<RetryBudget 250 to spend>"
     assert SPENT == "the retry budget is spent"
