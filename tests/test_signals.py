@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import subprocess
 import sys
 import threading
@@ -57,6 +58,12 @@ NEAR = (
 def sim():
     with Simulator(length=3) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def no_garbage():
+    """Let no other test's permits die here: what strikes in a callback is lost."""
+    gc.collect()
 
 
 @pytest.fixture

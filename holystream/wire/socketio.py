@@ -99,12 +99,14 @@ class SocketGuard:
         if waiting is not None:
             unlock(waiting)
         with self._lock:
+            # Looked up once: a signal handler may release it before any of these calls.
+            handle = self._handle
             # After a fork the connection is still the parent's: a child that drops its
             # copy must not end it.
-            if self._handle is not None and os.getpid() == self._pid:
+            if handle is not None and os.getpid() == self._pid:
                 # Not connected yet, or gone already: then there is nothing to wake.
                 with contextlib.suppress(OSError):
-                    self._handle.shutdown(socket.SHUT_RDWR)
+                    handle.shutdown(socket.SHUT_RDWR)
 
     def adopt(self, sock: socket.socket) -> None:
         """Take a second handle on ``sock``: it outlives the TLS wrapping of the first.
@@ -127,8 +129,9 @@ class SocketGuard:
         """Let go of the socket; a later `stop` must not touch it."""
         with self._lock:
             # Forgotten only when it is closed, should a Ctrl-C come between.
-            if self._handle is not None:
-                self._handle.close()
+            handle = self._handle
+            if handle is not None:
+                handle.close()
             self._handle = None
 
     def check(self) -> None:
