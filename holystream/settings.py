@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holystream.clocks import Timeouts, check_seconds
 from holystream.errors import ConfigurationError, InvalidAPIKey
@@ -64,6 +64,8 @@ class Recording:
         Raises:
             ConfigurationError: A value is wrong.
         """
+        if every is None and interval is None:
+            return self
         return dataclasses.replace(
             self,
             every=self.every if every is None else every,
@@ -105,19 +107,20 @@ class Settings:
         Raises:
             ConfigurationError: A value is wrong.
         """
-        return dataclasses.replace(
-            self,
-            model=self.model if model is None else model,
-            timeouts=self.timeouts if timeout is None else Timeouts.of(timeout),
-            deadline=self.deadline if deadline is None else _deadline(deadline),
-            retry=self.retry if retry is None else checked_retry(retry),
-            resume=self.resume if resume is None else strategies(resume),
-            min_guarantee=(
-                self.min_guarantee
-                if min_guarantee is None
-                else _guarantee(min_guarantee)
-            ),
-        )
+        changes: dict[str, Any] = {}
+        if model is not None:
+            changes["model"] = model
+        if timeout is not None:
+            changes["timeouts"] = Timeouts.of(timeout)
+        if deadline is not None:
+            changes["deadline"] = _deadline(deadline)
+        if retry is not None:
+            changes["retry"] = checked_retry(retry)
+        if resume is not None:
+            changes["resume"] = strategies(resume)
+        if min_guarantee is not None:
+            changes["min_guarantee"] = _guarantee(min_guarantee)
+        return dataclasses.replace(self, **changes) if changes else self
 
     def recorded(
         self,
@@ -131,11 +134,13 @@ class Settings:
             ConfigurationError: A value is wrong.
             JournalError: The journal cannot be opened.
         """
-        return dataclasses.replace(
-            self,
-            journal=self.journal if journal is None else self.journals.of(journal),
-            recording=self.recording.changed(every=every, interval=interval),
-        )
+        changes: dict[str, Any] = {}
+        if journal is not None:
+            changes["journal"] = self.journals.of(journal)
+        recording = self.recording.changed(every=every, interval=interval)
+        if recording is not self.recording:
+            changes["recording"] = recording
+        return dataclasses.replace(self, **changes) if changes else self
 
 
 def endpoints_of(

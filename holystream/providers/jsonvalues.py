@@ -47,6 +47,8 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
     if depth > _DEPTH_LIMIT:
         place = where.partition("[")[0].partition(".")[0]
         raise wrong(place, f"more than {_DEPTH_LIMIT} levels deep", "fewer")
+    if isinstance(value, str | int | float):
+        return _scalar(value, where)
     if isinstance(value, Mapping):
         return {
             _key(key, where): plain(element, f"{where}{_step(key)}", depth + 1)
