@@ -13,6 +13,8 @@ import errno
 import io
 import os
 import socket
+import struct
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -43,6 +45,11 @@ _KIND_OF_CLOCK = {
 }
 
 
+_KERNEL_WAITS = sys.platform == "linux"
+"""Elsewhere SO_RCVTIMEO takes another shape, or none."""
+_PART = 1.0
+"""Seconds that the kernel waits at once: should a signal come to another thread than
+the main one, its wait begins anew."""
 HEAD_BYTES = 1024
 """Bytes of a response's head that are read at once."""
 
@@ -188,15 +195,26 @@ class SocketGuard:
 
 
 class GuardedSocketIO(socket.SocketIO):
-    """The raw stream of a response: each read waits as long as its guard allows."""
+    """The raw stream of a response: each read waits as long as its guard allows.
+
+    In the main thread it waits by a timeout of the socket's. Elsewhere, on Linux and
+    without TLS, the kernel waits in recv itself: a socket with a timeout calls poll
+    first, and a thread that comes back from two system calls must get the interpreter
+    twice, which among hundreds of threads is half of what a token costs.
+    """
 
     def __init__(self, sock: socket.socket, guard: SocketGuard) -> None:
         super().__init__(sock, "r")
         self._guard = guard
+        self._socket = sock
         self._recv = sock.recv
         self._recv_into = sock.recv_into
-        self._settimeout = sock.settimeout
+        self._waits_itself = _KERNEL_WAITS and type(sock) is socket.socket
+        # How it waits at present: by a timeout of the socket's, or of the kernel's.
         self._seconds = 0.0
+        self._part = 0.0
+        # What is left of a wait.
+        self._left = 0.0
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Receive once.
@@ -205,11 +223,21 @@ class GuardedSocketIO(socket.SocketIO):
             Fault: A clock ran out, or the attempt was stopped meanwhile.
         """
         started, clock = self._begin()
-        try:
-            count = self._recv_into(buffer)
-        except OSError as error:
-            raise self._failure(error, clock) from None
-        self._came(started)
+        while True:
+            try:
+                count = self._recv_into(buffer)
+            except BlockingIOError:
+                self._wait_on(clock)
+            except OSError as error:
+                raise self._failure(error, clock) from None
+            else:
+                break
+        guard = self._guard
+        guard.reading_since = guard.now()
+        guard.clocks.waited += guard.reading_since - started
+        # After a stop the kernel may still hand out what came before it, and TLS
+        # reports a ragged end: neither may pass for the server's doing.
+        guard.check()
         return count
 
     def receive(self, amount: int) -> bytes:
@@ -219,11 +247,16 @@ class GuardedSocketIO(socket.SocketIO):
             Fault: As `readinto`.
         """
         started, clock = self._begin()
-        try:
-            data = self._recv(amount)
-        except OSError as error:
-            raise self._failure(error, clock) from None
-        # As `_came`, which is a call more: whatever is done here makes a token late.
+        while True:
+            try:
+                data = self._recv(amount)
+            except BlockingIOError:
+                self._wait_on(clock)
+            except OSError as error:
+                raise self._failure(error, clock) from None
+            else:
+                break
+        # As in `readinto`. A token waits for whatever is done here.
         guard = self._guard
         ended = guard.reading_since = guard.now()
         guard.clocks.waited += ended - started
@@ -239,19 +272,42 @@ class GuardedSocketIO(socket.SocketIO):
             # Without this a flood of pings, which never lets us wait, would never end.
             guard.clocks.spent(started - guard.reading_since)
         seconds, clock = guard.wait_from(started)
-        # Nobody else sets it while a body is read.
-        if seconds != self._seconds:
-            self._settimeout(seconds)
+        self._left = seconds
+        # Python begins a recv anew after a signal, and the kernel's timeout with it: in
+        # the main thread, which signals go to, a periodic one would make it endless.
+        if (
+            self._waits_itself
+            and threading.get_ident() != threading.main_thread().ident
+        ):
+            self._wait_in_part()
+        elif seconds != self._seconds:
+            # Nobody else sets it while a body is read.
+            self._socket.settimeout(seconds)
             self._seconds = seconds
+            self._part = 0.0
         return started, clock
 
-    def _came(self, started: float) -> None:
-        guard = self._guard
-        guard.reading_since = guard.now()
-        guard.clocks.waited += guard.reading_since - started
-        # After a stop the kernel may still hand out what came before it, and TLS
-        # reports a ragged end: neither may pass for the server's doing.
-        guard.check()
+    def _wait_in_part(self) -> None:
+        """Have the kernel wait for what is left, or for a part of it."""
+        part = min(self._left, _PART)
+        if part != self._part:
+            self._socket.settimeout(None)
+            whole, rest = divmod(max(part, 1e-6), 1.0)
+            self._socket.setsockopt(
+                socket.SOL_SOCKET,
+                socket.SO_RCVTIMEO,
+                struct.pack("@ll", int(whole), int(rest * 1e6)),
+            )
+            self._part = part
+            self._seconds = 0.0
+
+    def _wait_on(self, clock: Clock) -> None:
+        """Wait for another part, if any is left."""
+        self._guard.check()
+        self._left -= self._part
+        if self._left <= 0:
+            raise self._guard.ran_out(clock)
+        self._wait_in_part()
 
     def _failure(self, error: OSError, clock: Clock) -> Exception:
         self._guard.check()
