@@ -37,19 +37,17 @@ class Printer:
         """Characters of the text that the reader of the output has."""
         return self._after + self._output.written
 
-    def print(self, stream: Stream) -> Completion | None:
-        """Print the stream; return None if what was printed became void."""
+    def print(self, stream: Stream) -> Completion:
+        """Print the stream; return its answer."""
         try:
             for event in stream:
                 self._status.clear()
-                if not self._show(event):
-                    return None
+                self._show(event)
         finally:
             self._status.clear()
-        return stream.completion
+        return stream.get_final_completion()
 
-    def _show(self, event: StreamEvent) -> bool:
-        """Show an event; return False if what was printed became void."""
+    def _show(self, event: StreamEvent) -> None:
         import holystream as hs  # noqa: PLC0415 - as in run()
 
         output = self._output
@@ -65,18 +63,10 @@ class Printer:
             )
         if self._verbose and (line := _line(event)):
             output.remark(line)
+        # Only on a terminal: checked_ways() forbids it elsewhere.
         if isinstance(event, hs.Rewound) and self.position:
-            if not output.is_terminal:
-                output.end_line()
-                say(
-                    "error: the answer was begun anew, and what was written to a pipe "
-                    f"or a file cannot be taken back: {self.position} characters are "
-                    "void. Use --resume restart on a terminal only."
-                )
-                return False
             output.remark("the answer is begun anew: the text above is void")
             output.written = self._after = 0
-        return True
 
 
 def _line(event: StreamEvent) -> str | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holystream.cli.answer import Printer, conclude
 from holystream.cli.console import Output
-from holystream.cli.exits import DONE, FAILED, table
+from holystream.cli.exits import DONE, table
 from holystream.cli.host import (
     add_host,
     add_limits,
@@ -25,7 +25,13 @@ from holystream.cli.host import (
     provider_of,
     strategies,
 )
-from holystream.cli.recorded import BREAKS, add_journal, broken_off, opened
+from holystream.cli.recorded import (
+    BREAKS,
+    add_journal,
+    broken_off,
+    checked_ways,
+    opened,
+)
 from holystream.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -77,6 +83,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the answer; return the exit status."""
     output = Output()
+    checked_ways(options.resume, output)
+    if options.stream_id is not None and options.journal is None:
+        raise InvalidRequest(
+            "--stream-id needs --journal: without one nothing is recorded by that name"
+        )
     with contextlib.ExitStack() as stack:
         journal = None
         if options.journal is not None:
@@ -95,8 +106,6 @@ def run(options: argparse.Namespace) -> int:
             repeatable = options.temperature == 0 or options.seed is not None
             advice = "" if repeatable else _REPEATABLE
             return broken_off(error, output, printer, journal, options, advice=advice)
-    if completion is None:
-        return FAILED
     output.end_line()
     conclude(completion, verbose=options.verbose)
     return DONE

@@ -11,7 +11,12 @@ from holystream.cli.answer import explain, kept
 from holystream.cli.console import say
 from holystream.cli.exits import INTERRUPTED, exit_status, reworded
 from holystream.cli.host import as_typed
-from holystream.errors import ConfigurationError, JournalError, StreamError
+from holystream.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    JournalError,
+    StreamError,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -61,6 +66,22 @@ def opened(path: str) -> Journal:
 
     return SQLiteJournal(path)
 
+
+def checked_ways(ways: tuple[str, ...] | None, output: Output) -> None:
+    """Refuse a way to go on that would make void what the output cannot take back.
+
+    Raises:
+        InvalidRequest: There is one.
+    """
+    if ways is not None and ANEW in ways and not output.is_terminal:
+        raise InvalidRequest(
+            "--resume restart needs a terminal: what a pipe or a file got of an answer "
+            "cannot be taken back"
+        )
+
+
+ANEW: Final = "restart"
+"""The way to go on that makes void what was printed."""
 
 BREAKS: Final = (KeyboardInterrupt, StreamError, JournalError)
 """What an answer can break off by."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holystream.cli.answer import Printer, conclude
 from holystream.cli.console import Output
-from holystream.cli.exits import DONE, FAILED, table
+from holystream.cli.exits import DONE, table
 from holystream.cli.host import (
     add_host,
     add_limits,
@@ -23,15 +23,19 @@ from holystream.cli.host import (
     strategies,
 )
 from holystream.cli.recorded import (
+    ANEW,
     BREAKS,
     add_journal,
     broken_off,
+    checked_ways,
     needed_journal,
 )
-from holystream.errors import ConfigurationError, StreamUnknown
+from holystream.errors import ConfigurationError, InvalidRequest, StreamUnknown
 
 if TYPE_CHECKING:
+    from holystream import Stream
     from holystream.journal import Journal
+    from holystream.resume.checkpoint import Recorded
 
 HELP = "go on with a recorded answer that was broken off"
 
@@ -52,7 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_characters,
         default=0,
         metavar="N",
-        help="characters of its text that are there already",
+        help="characters of its text that are there already; behind a whole answer "
+        "its line end may be counted",
     )
     add_journal(add, "else it must be given")
     add_host(add, "the one it was begun with, unless --base-url is given")
@@ -61,7 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--resume",
         type=strategies,
         metavar="NAMES",
-        help="how it may go on; default: as it was begun",
+        help="how it may go on; default: as it was begun, but restart on a terminal "
+        "only",
     )
     add_verbose(add)
 
@@ -69,29 +75,61 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the rest; return the exit status."""
     output = Output()
+    checked_ways(options.resume, output)
     journal = needed_journal(options)
     with contextlib.closing(journal), _client(journal, options) as client:
-        stream = client.resume(
-            options.stream_id,
-            after=options.after,
-            timeout=options.timeout,
-            deadline=options.deadline,
-            resume=options.resume,
-        )
+        stream = _resumed(client, journal, output, options)
         printer = Printer(output, verbose=options.verbose, after=options.after)
         try:
             with stream:
                 completion = printer.print(stream)
         except BREAKS as error:
-            return broken_off(error, output, printer, journal, options, advice=_ANEW)
-    if completion is None:
-        return FAILED
+            return broken_off(error, output, printer, journal, options, advice=_ADVICE)
     output.end_line()
     conclude(completion, verbose=options.verbose)
     return DONE
 
 
-_ANEW: Final = "If another text will do, --resume restart has it written anew."
+_ADVICE: Final = (
+    "If another text will do, ask again; on a terminal, --resume restart has it "
+    "written anew."
+)
+
+
+def _resumed(
+    client: Any, journal: Journal, output: Output, options: argparse.Namespace
+) -> Stream:
+    """Return what is left of a stream.
+
+    Raises:
+        InvalidRequest: The caller has more of it than there is.
+        HolystreamError: It cannot be gone on with.
+    """
+    ways = options.resume
+    if ways is None and not output.is_terminal:
+        ways = tuple(
+            way for way in _recorded(journal, options.stream_id).resume if way != ANEW
+        )
+
+    def behind(after: int) -> Stream:
+        stream: Stream = client.resume(
+            options.stream_id,
+            after=after,
+            timeout=options.timeout,
+            deadline=options.deadline,
+            resume=ways,
+        )
+        return stream
+
+    try:
+        return behind(options.after)
+    except InvalidRequest:
+        meta = journal.meta(options.stream_id)
+        if meta is not None and meta.outcome is not None and options.after:
+            # Behind a whole answer `ask` adds a line end, and a file's length has it.
+            with contextlib.suppress(InvalidRequest):
+                return behind(options.after - 1)
+        raise
 
 
 def _client(journal: Journal, options: argparse.Namespace) -> Any:
@@ -115,13 +153,23 @@ def _begun_with(journal: Journal, stream_id: str) -> str | None:
         StreamUnknown: There is no such stream.
     """
     from holystream.providers.registry import PROFILES  # noqa: PLC0415 - as above
+
+    name = _recorded(journal, stream_id).provider
+    return name if name in PROFILES else None
+
+
+def _recorded(journal: Journal, stream_id: str) -> Recorded:
+    """Return what a stream was asked for.
+
+    Raises:
+        StreamUnknown: There is no such stream.
+    """
     from holystream.resume.checkpoint import Recorded  # noqa: PLC0415 - as above
 
     meta = journal.meta(stream_id)
     if meta is None:
         raise StreamUnknown(f"the journal has no stream {stream_id!r}, or no longer")
-    name = Recorded.decode(meta.request).provider
-    return name if name in PROFILES else None
+    return Recorded.decode(meta.request)
 
 
 def _addressed(name: str | None) -> str | None:

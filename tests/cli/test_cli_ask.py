@@ -362,13 +362,17 @@ def test_a_long_wait_line_is_cut_at_the_terminals_edge(sim, start, ask):
 
 
 def test_what_went_to_a_pipe_is_not_taken_back(sim, run, ask):
-    sim.play(Script(cut_at=6000, pace=0.001))
-    result = run(*ask("--resume", "restart", QUESTION))
-    assert result.status == 1
-    first, second = (sim.answer(sent(sim), sample).text for sample in (0, 1))
-    assert first.startswith(result.out[:-1])
-    assert second not in result.out
-    assert f"{len(result.out) - 1} characters are void" in result.err
+    result = run(*ask("--resume", "replay,restart", QUESTION))
+    assert (result.status, result.out) == (2, "")
+    assert "--resume restart needs a terminal" in result.err
+    assert sim.requests == ()
+
+
+def test_a_name_in_no_journal_is_refused(sim, run, ask):
+    result = run(*ask("--stream-id", "zz", QUESTION))
+    assert (result.status, result.out) == (2, "")
+    assert "--stream-id needs --journal" in result.err
+    assert sim.requests == ()
 
 
 def test_ctrl_c_keeps_the_text(sim, start, finish, ask):

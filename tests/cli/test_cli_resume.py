@@ -10,10 +10,12 @@ import threading
 
 import pytest
 
+from holystream import Client, RetryPolicy, StreamError
 from holystream.journal import Outcome
 from holystream.journal.sqlite import SQLiteJournal
 from holystream.simulator import Script
 
+KEY = "sk-4711-do-not-show-me"
 QUESTION = "How does an answer arrive?"
 GREEDY = ("--temperature", "0")
 GO_ON = re.compile(r"^holystream: to go on: holystream (resume .*)$", re.MULTILINE)
@@ -142,11 +144,45 @@ def test_a_break_that_cannot_be_mended_can_be_asked_for_anew(sim, run, ask, path
     words = shlex.split(GO_ON.findall(broken.err)[0])
     again = run(*words)
     assert (again.status, again.out) == (1, "")
-    assert "--resume restart has it written anew" in again.err
+    assert "on a terminal, --resume restart has it written anew" in again.err
     assert GO_ON.findall(again.err) == [shlex.join(words)]
-    anew = run(*words, "--resume", "restart")
-    assert anew.status == 1
-    assert f"{len(broken.out)} characters are void" in anew.err
+
+
+def test_what_a_pipe_has_is_not_made_void(sim, run, ask, path):
+    sim.play(Script(cut_at=6000, cut="rst", pace=0.001))
+    broken = run(*ask("--stream-id", "a", QUESTION))
+    asked = len(sim.requests)
+    host = ("--journal", path, "--base-url", sim.base_url)
+    anew = run("resume", "a", *host, "--resume", "replay,restart")
+    assert (anew.status, anew.out) == (2, "")
+    assert "--resume restart needs a terminal" in anew.err
+    assert len(sim.requests) == asked
+    there = run("tail", "a", "--journal", path, "--wait", "0")
+    assert there.out == f"{broken.out}\n", "what was recorded is as it was"
+
+
+def test_what_was_begun_on_a_terminal_is_not_made_void_in_a_pipe(sim, run, path):
+    sim.play(Script(cut_at=6000, cut="rst", pace=0.001))
+    begun = {"base_url": sim.base_url, "model": "m", "retry": RetryPolicy(attempts=1)}
+    with Client(KEY, **begun, journal=path) as client:
+        stream = client.stream(QUESTION, stream_id="a", resume=("replay", "restart"))
+        with pytest.raises(StreamError), stream:
+            stream.get_final_completion()
+    asked = len(sim.requests)
+    rest = run("resume", "a", "--journal", path, "--base-url", sim.base_url)
+    assert rest.status == 1
+    assert "on a terminal, --resume restart has it written anew" in rest.err
+    assert "void" not in rest.err
+    assert len(sim.requests) == asked
+
+
+def test_a_finished_file_leaves_nothing_to_do(sim, run, ask, path):
+    whole = run(*ask("--stream-id", "a", "echo:Hello"))
+    host = ("--journal", path, "--base-url", sim.base_url)
+    for length in (5, len(whole.out)):
+        rest = run("resume", "a", *host, "--after", str(length))
+        assert (rest.status, rest.out, rest.err) == (0, "", "")
+    assert run("resume", "a", *host, "--after", "7").status == 2
 
 
 def test_a_refused_request_has_no_line(sim, run, ask, path):
@@ -176,11 +212,12 @@ def test_what_is_missing_is_told_before_a_key_is(run, ask, path):
         (["resume", "a", "--after", "99"], 2, "--after 99 is beyond the 5 characters"),
         (["resume", "a", "--after", "-1"], 2, "--after"),
         (["resume", "a", "--after", "x"], 2, "number of characters, not 'x'"),
-        (["resume", "a b"], 2, "--stream-id"),
+        (["resume", "a b"], 2, "no stream 'a b'"),
         (["resume"], 2, "ID"),
         (["tail", "nobody"], 2, "no stream 'nobody'"),
         (["tail", "a", "--wait", "soon"], 2, "not 'soon'"),
         (["ask", "--model", "m", "--stream-id", "a", "hi"], 2, "resume that one"),
+        (["resume", "a", "--after", "7"], 2, "--after 7 is beyond"),
     ],
 )
 def test_wrong_arguments_are_told(  # noqa: PLR0917 - fixtures
@@ -191,9 +228,7 @@ def test_wrong_arguments_are_told(  # noqa: PLR0917 - fixtures
     asked = len(sim.requests)
     result = run(words[0], "--journal", path, *host, *words[1:])
     assert result.status == status, result.err
-    assert complaint.replace("--stream-id", "stream_id") in result.err or (
-        complaint in result.err
-    )
+    assert complaint in result.err
     assert "partial_text" not in result.err
     assert len(sim.requests) == asked
 
