@@ -114,9 +114,10 @@ class Attempts:
         Raises:
             CircuitOpen: All breakers are open.
         """
-        if self._router.retry_after(model=self._model) != 0.0:
+        model, under_way = self._model, self._insists
+        if self._router.retry_after(model=model, under_way=under_way) != 0.0:
             # It finds the words; nobody is willing, so nobody is picked.
-            self._router.pick(model=self._model).release()
+            self._router.pick(model=model, under_way=under_way).release()
 
     def choose(self, queued: float) -> None:
         """Pick the endpoint of the next attempt.
@@ -138,7 +139,10 @@ class Attempts:
             # The rest of the answer is there and nowhere else.
             avoid = {each.name for each in router.endpoints} - {before}
         assignment = router.pick(
-            model=self._model, avoid=avoid, stream_id=exchange.stream_id
+            model=self._model,
+            avoid=avoid,
+            stream_id=exchange.stream_id,
+            under_way=self._insists,
         )
         self._attempt_due = due_of_an_attempt()
         self._assignment = assignment
@@ -195,10 +199,6 @@ class Attempts:
         self._verdict = error.verdict
         if assignment is not None:
             self._failed_at.add(assignment.endpoint.name)
-            if fault.kind in _NOBODYS_FAULT or self._is_only_cut:
-                assignment.release()
-            else:
-                assignment.failed(error)
         self._tell_attempt("failed", error, now)
         if self._broken_at is None and exchange.transcript.extent:
             self._broken_at = now
@@ -216,7 +216,14 @@ class Attempts:
                 self._strategies.append(exchange.strategy or "retry")
             else:
                 exchange.give_up(SPENT)
-                return [each for each in events if not isinstance(each, Waiting)]
+                events = [each for each in events if not isinstance(each, Waiting)]
+        if assignment is not None:
+            if fault.kind in _NOBODYS_FAULT or self._is_only_cut:
+                assignment.release()
+            else:
+                only = len(self._router.endpoints) == 1
+                again = only and exchange.wait is not None
+                assignment.failed(error, again=again)
         return events
 
     def finished(self, now: float) -> None:
@@ -259,6 +266,22 @@ class Attempts:
         self._assignment = None
         self._tell_attempt("abandoned", None, now)
         self._tell_stream("abandoned", None, now)
+
+    @property
+    def _insists(self) -> bool:
+        """Whether the next attempt is let through though every breaker is shut.
+
+        A breaker keeps new streams away; one that has made an attempt ends by its own
+        policy, with the true error. One with text, which would be lost by that, waits
+        for the breaker once, before its last try but one.
+        """
+        exchange = self._exchange
+        wait = exchange.wait
+        return exchange.attempts > 0 and not (
+            exchange.transcript.delivered
+            and wait is not None
+            and wait.attempts_left == 1
+        )
 
     @property
     def _is_only_cut(self) -> bool:

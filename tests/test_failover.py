@@ -27,8 +27,10 @@ from holystream import (
     Resumed,
     RetryBudget,
     RetryPolicy,
+    ServerError,
     StreamInterrupted,
     Timeouts,
+    Verdict,
     Waiting,
 )
 from holystream.simulator import Script, Simulator
@@ -77,6 +79,12 @@ def client_of(*endpoints, **options):
 def ask(client, prompt, **options):
     options.setdefault("temperature", 0)
     return client.stream(prompt, **options).get_final_completion()
+
+
+def until_it_waits(stream):
+    """Read until its first attempt has failed, and another will follow."""
+    while not isinstance(next(stream), Waiting):
+        pass
 
 
 class TestOneStream:
@@ -200,8 +208,25 @@ class TestBreakers:
             statistics = client.pool.statistics()
             assert statistics.in_use == 0
 
+    def test_a_stream_with_text_tries_first_and_waits_for_nobody(
+        self, regions, holystream_clock
+    ):
+        (cut,) = regions([Script(cut_at=4000), Script(status=503)])
+        policy = BreakerPolicy(failures=1, open_for=30, jitter=0)
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(cut.base_url, name="a"),
+                Endpoint(nowhere, name="b", priority=1),
+                breaker=policy,
+            ) as client,
+        ):
+            events = list(client.stream("hello", temperature=0))
+        assert "".join(map(str, events)) == text_of("hello")
+        assert max(each.delay for each in events if isinstance(each, Waiting)) < 1
+
     def test_a_stream_with_text_waits_for_a_probe(self, regions, holystream_clock):
-        (cut,) = regions(Script(cut_at=4000, times=1))
+        (cut,) = regions([Script(cut_at=4000), Script(status=503, times=2)])
         policy = BreakerPolicy(failures=1, open_for=30, jitter=0)
         with (
             refusing() as nowhere,
@@ -218,7 +243,7 @@ class TestBreakers:
     def test_a_stream_with_text_waits_longer_than_it_would_for_a_server(
         self, regions, holystream_clock
     ):
-        (cut,) = regions(Script(cut_at=4000, times=1))
+        (cut,) = regions([Script(cut_at=4000), Script(status=503, times=2)])
         policy = BreakerPolicy(failures=1, open_for=100, jitter=0)
         with (
             refusing() as nowhere,
@@ -240,7 +265,7 @@ class TestBreakers:
     def test_a_stream_with_text_waits_for_no_probe_after_its_deadline(
         self, regions, holystream_clock
     ):
-        (cut,) = regions(Script(cut_at=4000, times=1))
+        (cut,) = regions([Script(cut_at=4000), Script(status=503, times=2)])
         policy = BreakerPolicy(failures=1, open_for=100, jitter=0)
         with (
             refusing() as nowhere,
@@ -292,6 +317,97 @@ class TestBreakers:
             (endpoint,) = client.metrics().endpoints
         assert endpoint.breaker.failed == 0
         assert endpoint.in_flight == 0
+
+
+class TestManyThatFailAtOnce:
+    """A blip meets every stream that is under way; none of them may be lost by it."""
+
+    @pytest.mark.parametrize("many", [4, 5, 10, 50])
+    @pytest.mark.parametrize(
+        "blip",
+        [{"status": 503}, {"cut_before_headers": "rst"}, {"stall_headers": True}],
+        ids=["503", "reset", "silence"],
+    )
+    def test_each_tries_again(self, regions, many, blip):
+        (server,) = regions(Script(times=many, **blip))
+        with client_of(
+            Endpoint(server.base_url, name="a"),
+            timeout=Timeouts(first_token=0.5),
+            # A busy machine may be slower than that, and no test of how fast it is.
+            retry=RetryPolicy(
+                attempts=99, base=0.001, cap=0.002, first_token_attempts=99
+            ),
+        ) as client:
+            with ThreadPoolExecutor(many) as executor:
+                asked = [
+                    executor.submit(client.complete, f"{n}", temperature=0)
+                    for n in range(many)
+                ]
+            assert [each.result().text for each in asked] == [
+                text_of(f"{n}") for n in range(many)
+            ]
+            (endpoint,) = client.metrics().endpoints
+            assert endpoint.breaker.state.value == "closed"
+            assert endpoint.breaker.refused == 0
+
+    def test_those_under_way_go_on_though_every_breaker_is_open(self, regions):
+        one, two = regions(*[Script(status=503, times=4)] * 2)
+        with client_of(
+            Endpoint(one.base_url, name="a"), Endpoint(two.base_url, name="b")
+        ) as client:
+            streams = [client.stream(f"{n}", temperature=0) for n in range(4)]
+            for stream in streams:
+                until_it_waits(stream)
+            for breaker in client._router.breakers.values():
+                while breaker.retry_after == 0.0:
+                    breaker.acquire().failed(Verdict.NOT_SENT)
+            with pytest.raises(CircuitOpen):
+                ask(client, "a new one")
+            texts = [stream.get_final_text() for stream in streams]
+            assert ask(client, "a new one").text == text_of("a new one")
+        assert texts == [text_of(f"{n}") for n in range(4)]
+
+    def test_a_dead_host_is_the_error_of_those_that_are_under_way(self):
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(nowhere, name="a"), breaker=BreakerPolicy(failures=1)
+            ) as client,
+        ):
+            waiting = client.stream("hello")
+            until_it_waits(waiting)
+            with pytest.raises(ConnectionFailed):
+                ask(client, "another")
+            with pytest.raises(CircuitOpen):
+                ask(client, "a new one")
+            with pytest.raises(ConnectionFailed) as caught:
+                waiting.until_done()
+            assert caught.value.attempts == 6
+            (endpoint,) = client.metrics().endpoints
+            assert endpoint.breaker.opened == 1, "no longer by what was under way"
+
+    def test_the_first_that_succeeds_closes_the_breaker(self, regions):
+        (server,) = regions(Script(status=503, times=2))
+        with client_of(
+            Endpoint(server.base_url, name="a"), breaker=BreakerPolicy(failures=1)
+        ) as client:
+            waiting = client.stream("hello", temperature=0)
+            until_it_waits(waiting)
+            with pytest.raises(ServerError):
+                ask(client, "another", retry=RetryPolicy(attempts=1))
+            with pytest.raises(CircuitOpen):
+                ask(client, "a new one")
+            assert waiting.get_final_text() == text_of("hello")
+            assert ask(client, "a new one").attempts == 1
+
+    def test_what_was_forced_open_stays_so(self, regions):
+        (server,) = regions(Script(status=503, times=2))
+        with client_of(Endpoint(server.base_url, name="a")) as client:
+            waiting = client.stream("hello", temperature=0)
+            until_it_waits(waiting)
+            client._router.breakers["a"].force_open()
+            with pytest.raises(CircuitOpen):
+                waiting.until_done()
 
 
 class TestBudget:

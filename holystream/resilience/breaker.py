@@ -8,7 +8,9 @@ Invariants:
 - every transition begins an epoch, and a ticket of an earlier one changes nothing;
 - a stream counts once among the failures in a row, however often it failed;
 - while half-open, probes under way and probes answered are together at most ``probes``
-  of the policy, but for those whose lease ran out.
+  of the policy, but for those whose lease ran out;
+- an attempt of a stream that is under way, let through in spite of the state, is no
+  such probe: its answer counts as theirs do, also while open, and its failure does not.
 
 Lock order: each breaker has one lock, held for arithmetic alone, never over an attempt
 or a listener. A finaliser may run in a thread that holds it: a ticket that is lost is
@@ -60,9 +62,10 @@ class Ticket:
         serial: Its number, unique in the breaker.
         epoch: The epoch of the breaker in which it was given out.
         stream_id: The stream it was given to, if it said so.
+        early: It was given out in spite of the state.
     """
 
-    __slots__ = ("_breaker", "_valid", "epoch", "serial", "stream_id")
+    __slots__ = ("_breaker", "_valid", "early", "epoch", "serial", "stream_id")
 
     def __init__(
         self, breaker: CircuitBreaker, serial: int, stream_id: str | None
@@ -71,6 +74,7 @@ class Ticket:
         self._breaker = breaker
         self.serial = serial
         self.epoch = -1
+        self.early = False
         self.stream_id = stream_id
 
     @property
@@ -86,9 +90,16 @@ class Ticket:
         """Vote for the endpoint: the answer is complete."""
         self._breaker._vote(self, Vote.SUCCESS)  # noqa: SLF001 - one unit
 
-    def failed(self, verdict: Verdict) -> None:
-        """Vote as `VOTES` has it: against the endpoint, or not at all."""
-        self._breaker._vote(self, VOTES[verdict])  # noqa: SLF001 - one unit
+    def failed(self, verdict: Verdict, *, again: bool = False) -> None:
+        """Vote as `VOTES` has it: against the endpoint, or not at all.
+
+        Args:
+            verdict: What the failure means.
+            again: The stream tries again, at this endpoint: so far nothing is lost, and
+                only a probe has something to say.
+        """
+        vote = VOTES[verdict]
+        self._breaker._vote(self, vote, again=again)  # noqa: SLF001 - one unit
 
     def release_later(self) -> None:
         """Give it back from a finaliser or a signal handler: never waits."""
@@ -198,8 +209,16 @@ class CircuitBreaker:
             )
         return ticket
 
-    def try_acquire(self, stream_id: str | None = None) -> Ticket | None:
-        """Return a ticket for an attempt of this stream; None if there is none now."""
+    def try_acquire(
+        self, stream_id: str | None = None, *, under_way: bool = False
+    ) -> Ticket | None:
+        """Return a ticket for an attempt of this stream; None if there is none now.
+
+        Args:
+            stream_id: The stream, which counts once among the failures in a row.
+            under_way: The stream has begun, and its retries are its own policy's
+                business: only `force_open` keeps it away.
+        """
         now = self._clock()
         ticket = Ticket(self, next(self._serials), stream_id)
         change = None
@@ -207,13 +226,16 @@ class CircuitBreaker:
             self._settle(now)
             if self._state is BreakerState.OPEN and now >= self._due:
                 change = self._move(Signal.DUE, now)
-            granted = self._retry_after(now) == 0.0  # exactly, where it lets one go
+            willing = self._retry_after(now) == 0.0  # exactly, where it lets one go
+            forced = self._state is BreakerState.FORCED_OPEN
+            granted = willing or (under_way and not forced)
             if granted:
+                ticket.early = not willing
                 self._counts["granted"] += 1
                 ticket.epoch = self._epoch
                 # From here on its finaliser gives back what is taken below.
                 ticket._valid = True  # noqa: SLF001 - one unit
-                if self._state is BreakerState.HALF_OPEN:
+                if self._state is BreakerState.HALF_OPEN and willing:
                     self._probes[ticket.serial] = now + self.policy.probe_lease
             else:
                 self._counts["refused"] += 1
@@ -256,31 +278,35 @@ class CircuitBreaker:
 
     def _answered(self, ticket: Ticket) -> None:
         # Read without the lock: most tickets are no probes, and this is called for
-        # every stream. A probe is given out half-open, and its vote counts only as
-        # long as the state has not changed since.
-        if self._state is BreakerState.HALF_OPEN and ticket.epoch == self._epoch:
+        # every stream. A probe is given out half-open or open, and its vote counts only
+        # as long as the state has not changed since.
+        state = self._state
+        probing = state is BreakerState.HALF_OPEN or state is BreakerState.OPEN
+        if probing and ticket.epoch == self._epoch:
             self._vote(ticket, Vote.SUCCESS)
 
-    def _vote(self, ticket: Ticket, vote: Vote) -> None:
+    def _vote(self, ticket: Ticket, vote: Vote, *, again: bool = False) -> None:
         now = self._clock()
         change = None
         with self._lock:
             if ticket._valid:  # noqa: SLF001 - one unit
                 self._probes.pop(ticket.serial, None)
                 ticket._valid = False  # noqa: SLF001 - one unit
-                change = self._count(ticket, vote, now)
+                change = self._count(ticket, vote, now, again=again)
         self._tell(change)
 
-    def _count(self, ticket: Ticket, vote: Vote, now: float) -> BreakerChange | None:
+    def _count(
+        self, ticket: Ticket, vote: Vote, now: float, *, again: bool
+    ) -> BreakerChange | None:
         """Count a vote; with the lock held."""
         half_open = self._state is BreakerState.HALF_OPEN
         if ticket.epoch != self._epoch:
             self._counts["stale"] += 1
-        elif vote is Vote.NONE:
+        elif vote is Vote.NONE or (again and not half_open):
             self._counts["ignored"] += 1
         elif vote is Vote.SUCCESS:
             self._counts["successes"] += 1
-            if half_open:
+            if half_open or self._state is BreakerState.OPEN:
                 self._answers += 1
                 if self._answers >= self.policy.probes:
                     return self._move(Signal.PROBES_ANSWERED, now)
@@ -289,7 +315,7 @@ class CircuitBreaker:
                 self._openings = 0
         else:
             self._counts["failed"] += 1
-            if half_open:
+            if half_open and not ticket.early:
                 return self._move(Signal.PROBE_FAILED, now)
             key = ticket.serial if ticket.stream_id is None else ticket.stream_id
             if self._state is BreakerState.CLOSED:

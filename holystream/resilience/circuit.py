@@ -24,7 +24,7 @@ class BreakerState(enum.Enum):
     CLOSED = "closed"
     """All of them."""
     OPEN = "open"
-    """None, for a time."""
+    """None, for a time, but for those of streams that are under way."""
     HALF_OPEN = "half-open"
     """A few probes, which decide."""
     FORCED_OPEN = "forced open"
@@ -56,6 +56,7 @@ class Vote(enum.Enum):
 TRANSITIONS: Final[Mapping[tuple[BreakerState, Signal], BreakerState]] = {
     (BreakerState.CLOSED, Signal.TRIPPED): BreakerState.OPEN,
     (BreakerState.OPEN, Signal.DUE): BreakerState.HALF_OPEN,
+    (BreakerState.OPEN, Signal.PROBES_ANSWERED): BreakerState.CLOSED,
     (BreakerState.HALF_OPEN, Signal.PROBE_FAILED): BreakerState.OPEN,
     (BreakerState.HALF_OPEN, Signal.PROBES_ANSWERED): BreakerState.CLOSED,
     (BreakerState.CLOSED, Signal.FORCE_OPEN): BreakerState.FORCED_OPEN,
@@ -172,7 +173,7 @@ class BreakerStatistics:
         state: Its state.
         failures: Streams that failed in a row.
         probes: Probes that are under way.
-        retry_after: Seconds until it lets an attempt through: 0 if it would now, None
+        retry_after: Seconds until it lets a new stream through: 0 if it would now, None
             if it will not by itself.
         opened: Times that it opened by itself.
         granted: Tickets that it gave out.

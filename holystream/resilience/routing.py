@@ -87,10 +87,15 @@ class Assignment:
             self._ticket.finished()
         self._router._end(self, None)  # noqa: SLF001 - one unit
 
-    def failed(self, error: StreamError) -> None:
-        """The attempt ended with an error, which its verdict and class judge."""
+    def failed(self, error: StreamError, *, again: bool = False) -> None:
+        """The attempt ended with an error, which its verdict and class judge.
+
+        Args:
+            error: How it ended.
+            again: The stream tries again, and has no other endpoint to go to.
+        """
         if self._ticket is not None:
-            self._ticket.failed(error.verdict)
+            self._ticket.failed(error.verdict, again=again)
         self._router._end(self, error)  # noqa: SLF001 - one unit
 
     def release(self) -> None:
@@ -187,6 +192,7 @@ class Router:
         model: str | None = None,
         avoid: Collection[str] = (),
         stream_id: str | None = None,
+        under_way: bool = False,
     ) -> Assignment:
         """Return where the next attempt of a stream goes; never waits.
 
@@ -195,6 +201,8 @@ class Router:
             avoid: The names of endpoints at which this stream has failed: they are
                 taken only if there is no other.
             stream_id: The stream, which counts once among the failures in a row.
+            under_way: It has made an attempt. If no breaker is willing it is let
+                through all the same, where none is forced open.
 
         Raises:
             CircuitOpen: No breaker is willing. ``retry_after`` is in how many seconds
@@ -202,29 +210,37 @@ class Router:
                 wait asks again then: more than one may have waited for it.
             InvalidRequest: No endpoint has the model.
         """
-        refused: set[str] = set()
         breakers = self.breakers.values()
         probed = {breaker.name for breaker in breakers if breaker.wants_probe}
-        while True:
-            assignment = self._reserve(model, avoid, refused, probed)
-            if assignment is None:
-                raise self._nobody(model)
-            name = assignment.endpoint.name
-            ticket = self.breakers[name].try_acquire(stream_id)
-            if ticket is not None:
-                assignment._ticket = ticket  # noqa: SLF001 - one unit
-                return assignment
-            self._withdraw(assignment)
-            refused.add(name)
+        for in_spite in (False, True) if under_way else (False,):
+            refused: set[str] = set()
+            while assignment := self._reserve(model, avoid, refused, probed):
+                name = assignment.endpoint.name
+                breaker = self.breakers[name]
+                ticket = breaker.try_acquire(stream_id, under_way=in_spite)
+                if ticket is not None:
+                    assignment._ticket = ticket  # noqa: SLF001 - one unit
+                    return assignment
+                self._withdraw(assignment)
+                refused.add(name)
+        raise self._nobody(model)
 
-    def retry_after(self, *, model: str | None = None) -> float | None:
+    def retry_after(
+        self, *, model: str | None = None, under_way: bool = False
+    ) -> float | None:
         """Return in how many seconds `pick` may succeed: 0 for now, None for never.
+
+        Args:
+            model: The model that is needed; None for any.
+            under_way: As in `pick`.
 
         Raises:
             InvalidRequest: No endpoint has the model.
         """
         usable = self._usable(model, self._clock())
         waits = [health.breaker.retry_after for health in usable]
+        if under_way and any(wait is not None for wait in waits):
+            return 0.0
         return min((wait for wait in waits if wait is not None), default=None)
 
     def has_other(

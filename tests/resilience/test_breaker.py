@@ -7,6 +7,7 @@ knows nothing of the tables and keeps its own, simpler books.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import os
@@ -89,6 +90,7 @@ EXPECTED = {
     },
     OPEN: {
         Signal.DUE: HALF_OPEN,
+        Signal.PROBES_ANSWERED: CLOSED,
         Signal.FORCE_OPEN: FORCED_OPEN,
         Signal.DISABLE: DISABLED,
         Signal.RESET: CLOSED,
@@ -103,6 +105,64 @@ EXPECTED = {
     FORCED_OPEN: {Signal.DISABLE: DISABLED, Signal.RESET: CLOSED},
     DISABLED: {Signal.FORCE_OPEN: FORCED_OPEN, Signal.RESET: CLOSED},
 }
+
+
+class TestStreamsUnderWay:
+    """Attempts that are let through in spite of the state."""
+
+    def test_an_answer_closes_it_early(self):
+        breaker, _ = in_state(OPEN)
+        assert breaker.try_acquire("new") is None
+        ticket = breaker.try_acquire("old", under_way=True)
+        ticket.answered()
+        assert breaker.state is CLOSED
+
+    def test_as_many_answers_are_needed_as_of_probes(self):
+        policy = dataclasses.replace(STEADY, probes=2)
+        breaker, _ = in_state(OPEN, policy)
+        breaker.try_acquire("one", under_way=True).finished()
+        assert breaker.state is OPEN
+        breaker.try_acquire("two", under_way=True).finished()
+        assert breaker.state is CLOSED
+
+    def test_failures_lengthen_nothing(self):
+        breaker, clock = in_state(OPEN)
+        clock.now += 10.0
+        for number in range(9):
+            ticket = breaker.try_acquire(f"{number}", under_way=True)
+            ticket.failed(Verdict.NOT_SENT)
+        assert breaker.state is OPEN
+        assert breaker.retry_after == 50.0
+        assert breaker.statistics().opened == 1
+
+    def test_they_take_no_place_of_a_probe_and_do_not_judge_as_one(self):
+        breaker, _ = in_state(HALF_OPEN)
+        probe = breaker.try_acquire("new")
+        beside = breaker.try_acquire("old", under_way=True)
+        assert breaker.statistics().probes == 1
+        beside.failed(Verdict.NOT_SENT)
+        assert breaker.state is HALF_OPEN
+        assert breaker.try_acquire("newer") is None
+        probe.failed(Verdict.NOT_SENT)
+        assert breaker.state is OPEN
+
+    def test_one_is_a_probe_where_a_probe_is_wanted(self):
+        breaker, _ = in_state(HALF_OPEN)
+        breaker.try_acquire("old", under_way=True).failed(Verdict.NOT_SENT)
+        assert breaker.state is OPEN
+
+    def test_what_is_forced_open_is_for_nobody(self):
+        breaker, _ = in_state(FORCED_OPEN)
+        assert breaker.try_acquire("old", under_way=True) is None
+
+    def test_a_failure_that_is_tried_again_counts_only_of_a_probe(self):
+        breaker, _ = in_state(CLOSED)
+        for number in range(9):
+            breaker.acquire(f"{number}").failed(Verdict.NOT_SENT, again=True)
+        assert breaker.state is CLOSED
+        breaker, _ = in_state(HALF_OPEN)
+        breaker.acquire("probe").failed(Verdict.NOT_SENT, again=True)
+        assert breaker.state is OPEN
 
 
 class TestTable:
