@@ -9,7 +9,7 @@ from holystream.cli.exits import reworded
 from holystream.errors import StreamInterrupted
 
 if TYPE_CHECKING:
-    from holystream import Completion, Stream, StreamError, StreamEvent
+    from holystream import Completion, Stream, StreamError, StreamEvent, Waiting
     from holystream.cli.console import Output
 
 _WHOLE: Final = (None, "stop", "eos", "end_turn")
@@ -56,12 +56,8 @@ class Printer:
         elif isinstance(event, hs.Interrupted):
             self._interrupted_by = reworded(event.error.message)
         elif isinstance(event, hs.Waiting) and event.delay > 0 and not self._verbose:
-            asked = ", as the server asks" if event.reason == "server hint" else ""
-            self._status.show(
-                f"attempt {event.attempt} in {event.delay:.2f} s{asked}: "
-                f"{self._interrupted_by}"
-            )
-        if self._verbose and (line := _line(event)):
+            self._status.show(again(event, self._interrupted_by))
+        if self._verbose and (line := line_of(event)):
             output.remark(line)
         # Only on a terminal: checked_ways() forbids it elsewhere.
         if isinstance(event, hs.Rewound) and self.position:
@@ -69,7 +65,7 @@ class Printer:
             output.written = self._after = 0
 
 
-def _line(event: StreamEvent) -> str | None:
+def line_of(event: object) -> str | None:
     """Return the line that ``--verbose`` prints for an event."""
     import holystream as hs  # noqa: PLC0415 - as in run()
 
@@ -94,6 +90,12 @@ def _line(event: StreamEvent) -> str | None:
             )
         case _:
             return None
+
+
+def again(waiting: Waiting, why: str) -> str:
+    """Say when the next attempt is made, and why."""
+    asked = ", as the server asks" if waiting.reason == "server hint" else ""
+    return f"attempt {waiting.attempt} in {waiting.delay:.2f} s{asked}: {why}"
 
 
 def conclude(completion: Completion, *, verbose: bool) -> None:

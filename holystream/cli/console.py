@@ -153,6 +153,12 @@ def say(text: str) -> None:
     _to_stderr(f"holystream: {_on_one_line(text)}\n")
 
 
+def clear_line() -> None:
+    """Clear what a terminal shows on the line where the next one is to be said."""
+    if columns := _columns_of_stderr():
+        _to_stderr(f"\r{' ' * columns}\r")
+
+
 def _on_one_line(text: str) -> str:
     return " ".join(text.split()).translate(_TO_PICTURES)
 

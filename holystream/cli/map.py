@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 from holystream.cli import prompts
 from holystream.cli.console import Output, say
 from holystream.cli.exits import DONE, FAILED, INTERRUPTED, exit_status, reworded, table
-from holystream.cli.host import add_host, add_limits, provider_of, strategies
+from holystream.cli.host import (
+    add_host,
+    add_limits,
+    add_verbose,
+    provider_of,
+    strategies,
+)
 from holystream.cli.results import Results, record
+from holystream.cli.retries import Retries
 from holystream.errors import HolystreamError, InvalidRequest, StreamError
 
 if TYPE_CHECKING:
@@ -31,6 +38,9 @@ _EPILOG: Final = """\
 The key is read from the provider's own variable, as for `holystream ask`.
 Every item without an answer makes the exit status 1, and the same command tries those
 again; with --fail-fast the first of them ends it, with the status of its error.
+Another --model, --temperature, --max-tokens, --seed or --provider needs another --out.
+When an item is tried again stderr is told, the first time and not more often than once
+a second.
 """
 
 
@@ -60,6 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how a broken answer may go on; default: cursor,prefill,replay,restart",
     )
     add("--fail-fast", action="store_true", help="end with the first failure")
+    add_verbose(add)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -87,6 +98,14 @@ class _Work:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
+        self._asked = {
+            "provider": provider_of(options),
+            "model": options.model,
+            "temperature": options.temperature,
+            "max_tokens": options.max_tokens,
+            "seed": options.seed,
+        }
+        self._retries = Retries(verbose=options.verbose)
         self._output: Output | None = None
         self._results: Results | None = None
         self._bar: Bar | None = None
@@ -105,10 +124,13 @@ class _Work:
         total = prompts.count(options.file)
         if total is None and options.file != prompts.STDIN:
             _check_there(options.file)
+        if total is not None and options.model is None:
+            for line in prompts.read(options.file):
+                self._check_model(line)
         if options.out is None:
             self._output = Output()
         else:
-            self._results = stack.enter_context(Results(options.out))
+            self._results = stack.enter_context(self._opened(options.out))
         client = stack.enter_context(
             Client(
                 provider=provider_of(options),
@@ -140,6 +162,25 @@ class _Work:
             self._bar.close()
         return self._conclude()
 
+    def _opened(self, path: str) -> Results:
+        """Return the results in a file.
+
+        Raises:
+            InvalidRequest: It cannot be written, or not gone on with.
+        """
+        try:
+            return Results(path, self._asked)
+        except OSError as error:
+            raise InvalidRequest(
+                f"--out cannot be written: {error.strerror or error}: {path}"
+            ) from error
+
+    def _check_model(self, line: prompts.Line) -> None:
+        """Refuse an item that no model is named for, for there are as many more."""
+        named = self._options.model or line.options.get("model")
+        if line.mistake is None and not named:
+            raise InvalidRequest(f"line {line.number} names no model: give --model")
+
     def _items(self) -> Iterator[MapItem]:
         """Yield what is still to be asked, and pass over the rest."""
         from holystream import MapItem  # noqa: PLC0415 - as in run()
@@ -150,14 +191,18 @@ class _Work:
             elif line.mistake is not None:
                 self._take(line, None, line.mistake)
             else:
-                options: Any = line.options
+                self._check_model(line)
+                options: Any = {
+                    **line.options,
+                    "on_event": self._retries.of(line.number),
+                }
                 yield MapItem(line.prompt, id=line, options=options)
             if self._first is not None and self._options.fail_fast:
                 return
 
     def _take(self, line: prompts.Line, completion: Any, error: Any) -> None:
         """Write what became of an item, and show that."""
-        data = record(line, completion, error)
+        data = record(line, completion, error, self._asked)
         if self._results is not None:
             self._results.write(data)
         elif self._output is not None:
@@ -177,7 +222,9 @@ class _Work:
         found = f"{self._done} done"
         if self._before:
             found += f", {self._before} done before"
-        return found + (f", {self._failed} failed" if self._failed else "")
+        if self._failed:
+            found += f", {self._failed} failed"
+        return found + self._retries.summary()
 
     def _conclude(self) -> int:
         """Say how it went; return the exit status."""

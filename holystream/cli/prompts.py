@@ -147,7 +147,10 @@ def _request(found: Any) -> tuple[Any, dict[str, Any]]:
         raise InvalidRequest('a line is a text, or an object with "prompt"')
     unknown = [name for name in found if name not in _FIELDS]
     if unknown:
-        raise InvalidRequest(f"there is no field {json.dumps(unknown[0])}")
+        raise InvalidRequest(
+            f"there is no field {json.dumps(unknown[0])}{_meant(unknown[0])} A line "
+            f"may have {', '.join(_FIELDS)}."
+        )
     if ("prompt" in found) == ("messages" in found):
         raise InvalidRequest('a line has either "prompt" or "messages"')
     return found.get("prompt", found.get("messages")), {
@@ -155,4 +158,11 @@ def _request(found: Any) -> tuple[Any, dict[str, Any]]:
     }
 
 
-_FIELDS: Final = frozenset({"id", "prompt", "messages", *_OPTIONS})
+def _meant(name: str) -> str:
+    import difflib  # noqa: PLC0415 - wanted only here
+
+    nearest = difflib.get_close_matches(name, _FIELDS, n=1)
+    return f": did you mean {json.dumps(nearest[0])}?" if nearest else "."
+
+
+_FIELDS: Final = ("id", "prompt", "messages", *_OPTIONS)

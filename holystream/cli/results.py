@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from holystream.cli.prompts import key_of
-from holystream.errors import ConfigurationError, InvalidRequest, StreamError
+from holystream.errors import InvalidRequest, StreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from holystream import Completion
     from holystream.cli.prompts import Line
@@ -31,13 +31,27 @@ _BEGINNING: Final = b'{"index": '
 
 
 def record(
-    line: Line, completion: Completion | None, error: BaseException | None
+    line: Line,
+    completion: Completion | None,
+    error: BaseException | None,
+    asked: Mapping[str, Any],
 ) -> bytes:
-    """Return the line that says what became of an item."""
+    """Return the line that says what became of an item.
+
+    Args:
+        line: The item.
+        completion: Its answer, or None.
+        error: Why there is none, or None.
+        asked: What all items were asked with, unless they say it themselves.
+    """
     found: dict[str, Any] = {"index": line.index}
     if line.id is not None:
         found["id"] = line.id
     found["item"] = line.digest
+    # What the line itself says is in its digest.
+    found["request"] = {
+        name: value for name, value in asked.items() if name not in line.options
+    }
     if completion is not None:
         found |= _answer(completion)
     elif error is not None:
@@ -81,6 +95,7 @@ class _Found:
 
     key: str
     digest: str
+    request: Mapping[str, Any]
     done: bool
 
 
@@ -89,17 +104,20 @@ class Results:
 
     Args:
         path: Where; made if it is not there.
+        asked: What all items are asked with, unless they say it themselves.
 
     Attributes:
         done: How many items it has the answers of.
 
     Raises:
-        ConfigurationError: It holds something else, or another process writes it.
+        InvalidRequest: It holds something else, the answers to another request, or
+            another process writes it.
         OSError: It cannot be opened, read or written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, asked: Mapping[str, Any]) -> None:
         self._path = Path(path)
+        self._asked = asked
         self._done: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
@@ -149,11 +167,11 @@ class Results:
         file = os.open(path, flags, 0o666)
         stack.callback(os.close, file)
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise ConfigurationError(f"--out must be a file, which {path} is not")
+            raise InvalidRequest(f"--out must be a file, which {path} is not")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigurationError(
+            raise InvalidRequest(
                 f"another process is writing {path}: give another --out"
             ) from None
         return file
@@ -173,6 +191,7 @@ class Results:
             whole += len(data)
             again = again or not found.done or found.key in self._done
             if found.done:
+                self._check_asked(found, number)
                 self._done[found.key] = found.digest
         if again:
             self._file = self._rewritten(stack)
@@ -180,6 +199,17 @@ class Results:
             os.ftruncate(self._file, whole)
             if whole and os.pread(self._file, 1, whole - 1) != b"\n":
                 self.write(b"\n")
+
+    def _check_asked(self, found: _Found, number: int) -> None:
+        """Refuse to keep what is the answer to another request."""
+        for name, then in found.request.items():
+            now = self._asked.get(name)
+            if then != now:
+                raise InvalidRequest(
+                    f"line {number} of {self._path} was asked {_option(name, then)}, "
+                    f"now {_option(name, now)}: give another --out, or the options of "
+                    "then"
+                )
 
     def _rewritten(self, stack: contextlib.ExitStack) -> int:
         """Put a file without the failures in its place: they are tried again."""
@@ -208,11 +238,16 @@ class Results:
             file.seek(0)
             yield from file
 
-    def _foreign(self, number: int) -> ConfigurationError:
-        return ConfigurationError(
+    def _foreign(self, number: int) -> InvalidRequest:
+        return InvalidRequest(
             f"{self._path} is left as it is: its line {number} is not a result. Give "
             "another --out"
         )
+
+
+def _option(name: str, value: Any) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return f"without {option}" if value is None else f"with {option} {value}"
 
 
 def _write_all(file: int, data: bytes) -> None:
@@ -229,11 +264,14 @@ def _read(data: bytes) -> _Found | None:
     if not isinstance(found, dict):
         return None
     index, digest = found.get("index"), found.get("item")
+    # A version that did not note it yet wrote none.
+    request = found.get("request", {})
     done = "text" in found
     if (
         not isinstance(index, int)
         or not isinstance(digest, str)
+        or not isinstance(request, dict)
         or done == ("error" in found)
     ):
         return None
-    return _Found(key_of(index, found.get("id")), digest, done)
+    return _Found(key_of(index, found.get("id")), digest, request, done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import re
 import signal
 import stat
 import subprocess
@@ -111,6 +112,105 @@ def test_what_is_done_is_not_asked_again(run, words, files, sim):
     assert sorted(record["index"] for record in read(out)) == list(range(7))
 
 
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (("--model", "other"), "with --model m, now with --model other"),
+        (("--temperature", "0"), "without --temperature, now with --temperature 0.0"),
+        (("--seed", "3"), "--seed"),
+        (("--max-tokens", "9"), "--max-tokens"),
+        (
+            ("--provider", "vllm"),
+            "with --provider openai-compatible, now with --provider vllm",
+        ),
+    ],
+)
+def test_answers_to_other_options_are_not_kept_in_silence(  # noqa: PLR0917 - fixtures
+    run, words, files, sim, environment, changed, named
+):
+    environment["VLLM_API_KEY"] = environment["HOLYSTREAM_API_KEY"]
+    given, out = files
+    write(given, "echo:a", "echo:b")
+    sim.play(Script(status=400), Script())
+    assert run(*words("--concurrency", "1")).status == 1
+    before = out.read_bytes()
+    asked = len(sim.requests)
+    result = run(*words(*changed))
+    assert result.status == 2
+    assert named in result.err
+    assert "give another --out, or the options of then" in result.err
+    assert (out.read_bytes(), len(sim.requests)) == (before, asked)
+    assert run(*words()).status == 0
+
+
+def test_options_that_an_item_has_of_its_own_may_change_for_others(run, words, files):
+    write(files[0], {"prompt": "echo:a", "model": "own", "seed": 1, "temperature": 0})
+    assert run(*words()).status == 0
+    result = run(*words("--model", "x", "--seed", "2", "--temperature", "1"))
+    assert (result.status, "0 done, 1 done before" in result.err) == (0, True)
+
+
+def test_an_output_from_before_options_were_noted_is_gone_on_with(run, words, files):
+    given, out = files
+    write(given, "echo:a", "echo:b")
+    assert run(*words()).status == 0
+    found = read(out)
+    for record in found:
+        del record["request"]
+    write(out, *found)
+    result = run(*words("--seed", "3"))
+    assert (result.status, "2 done before" in result.err) == (0, True)
+
+
+def test_an_item_that_is_tried_again_is_told_once(run, words, files, sim):
+    write(files[0], "echo:a")
+    sim.play(Script(status=503, headers={"Retry-After": "0.01"}, times=2))
+    result = run(*words())
+    assert result.status == 0
+    lines = result.err.splitlines()
+    told = [line for line in lines if line.startswith("holystream: line 1: attempt 2 ")]
+    assert len(told) == 1, result.err
+    assert "503" in told[0]
+    assert not any("attempt 3" in line for line in lines)
+    assert lines[-1] == "holystream: 1 done; 2 attempts failed and were made again"
+
+
+def test_verbose_tells_all_that_happens_to_an_item(run, words, files, sim):
+    write(files[0], "echo:a")
+    sim.play(Script(status=503, headers={"Retry-After": "0.01"}, times=2))
+    told = run(*words("-v")).err
+    assert told.count("holystream: line 1: interrupted: Overloaded: ") == 2
+    assert "holystream: line 1: connected to " in told
+    for number in (2, 3):
+        assert re.search(rf"line 1: waiting .* s \(.*\) for attempt {number}\n", told)
+
+
+def test_without_a_model_nothing_is_asked(run, sim, files):
+    given, out = files
+    write(given, {"prompt": "echo:a", "model": "own"}, "echo:b", "echo:c")
+    command = ("map", str(given), "--out", str(out), "--base-url", sim.base_url)
+    result = run(*command)
+    assert result.status == 2
+    assert "line 2 names no model: give --model" in result.err
+    assert not out.exists()
+    assert sim.requests == ()
+    write(given, {"prompt": "echo:a", "model": "own"})
+    assert run(*command).status == 0
+    piped = run("map", "-", *command[4:], given=b'"echo:b"\n"echo:c"\n')
+    assert (piped.status, piped.out) == (2, "")
+    assert len(sim.requests) == 1
+
+
+def test_a_misspelt_field_is_told_with_those_there_are(run, words, files):
+    write(files[0], {"promt": "echo:a"}, {"prompt": "a", "max_completion_tokens": 1})
+    assert run(*words()).status == 1
+    first, second = (record["error"]["message"] for record in read(files[1]))
+    assert first.startswith('there is no field "promt": did you mean "prompt"? ')
+    for name in ("id", "messages", "max_tokens", "extra_body"):
+        assert name in first
+    assert '"max_tokens"' in second
+
+
 def test_what_failed_is_tried_again_and_has_one_line(run, words, files, sim):
     given, out = files
     write(given, *[f"echo:{n}" for n in range(5)])
@@ -212,7 +312,7 @@ def test_a_file_of_something_else_is_left_as_it_is(run, words, files, sim, conte
     write(given, "echo:a")
     out.write_bytes(content)
     result = run(*words())
-    assert result.status == 3
+    assert result.status == 2
     assert "is left as it is" in result.err
     assert out.read_bytes() == content
     assert sim.requests == ()
@@ -226,7 +326,7 @@ def test_an_output_is_written_by_one_process(  # noqa: PLR0917 - fixtures
     first = start(*words())
     assert sim.wait_until(lambda: len(sim.requests) == 1)
     second = run(*words())
-    assert second.status == 3
+    assert second.status == 2
     assert "another process is writing" in second.err
     first.send_signal(signal.SIGINT)
     assert finish(first).status == 130
@@ -250,7 +350,7 @@ def test_files_that_cannot_be(  # noqa: PLR0917 - fixtures
         *("map", given, "--out", out, "--model", "m", "--base-url", sim.base_url),
         cwd=tmp_path,
     )
-    assert result.status in {1, 2, 3}
+    assert result.status == 2
     assert complaint in result.err
     assert sim.requests == ()
 
@@ -289,9 +389,12 @@ def test_killed_at_any_moment_each_item_is_there_once(sim, start, run, words, fi
     assert asked <= 60 + 5 * 12
 
 
+ASKED = {"model": "m"}
+
+
 def completion_line(index):
     line = prompts.parse(f'"echo:{index}"'.encode(), index, index + 1)
-    return results.record(line, None, ValueError("no")).replace(
+    return results.record(line, None, ValueError("no"), ASKED).replace(
         b'"error": {"type": "ValueError", "message": "no"}', b'"text": "%d"' % index
     )
 
@@ -302,10 +405,10 @@ def test_a_line_torn_at_any_byte_is_taken_off(tmp_path, failed):
     before = completion_line(0)
     line = prompts.parse(b'"echo:1"', 1, 2)
     last = completion_line(1)
-    other = results.record(line, None, ValueError("no")) if failed else b""
+    other = results.record(line, None, ValueError("no"), ASKED) if failed else b""
     for size in range(len(last) + 1):
         path.write_bytes(before + other + last[:size])
-        with results.Results(str(path)) as found:
+        with results.Results(str(path), ASKED) as found:
             assert found.has(line) == (size >= len(last) - 1)
             if not found.has(line):
                 found.write(last)
