@@ -277,7 +277,7 @@ class Attempts:
         """
         exchange = self._exchange
         wait = exchange.wait
-        return exchange.attempts > 0 and not (
+        return bool(self._failed_at) and not (
             exchange.transcript.delivered
             and wait is not None
             and wait.attempts_left == 1

@@ -68,6 +68,8 @@ class Exchange:
         error: Why no answer will come, once that is so.
         failure: The fault that the last batch brought, to be passed to `fault`.
         wait: What to wait for before the next attempt.
+        patient: It waits for a breaker, as far as its deadline allows, instead of being
+            sent away: nobody waits for it alone.
         next_request: What the present attempt asks for.
         fault_error: How the last attempt that failed did.
         request_id: The server's id of the last request, else ours.
@@ -101,6 +103,7 @@ class Exchange:
         self.complete = False
         self.error: StreamError | None = None
         self.wait: Wait | None = None
+        self.patient = False
         self.next_request = request
         self.request_id: str | None = None
         self.ttft: float | None = None
@@ -394,15 +397,32 @@ class Exchange:
         """Take note that no endpoint takes the attempt; decide what follows."""
         self.describe(error)
         error.__cause__ = self.fault_error
-        if not self.transcript.delivered:
+        held = self.wait is not None and self.wait.attempts_left is not None
+        if self.patient and error.retry_after is not None and not held:
+            decision = self._asking_again(error.retry_after, now)
+        elif self.transcript.delivered:
+            decision = self._progress.failed(error, now, self.deadline)
+        else:
             self.error = error
             return []
-        decision = self._progress.failed(error, now, self.deadline)
         if isinstance(decision, GiveUp):
             self.error = self._given_up(error, decision.reason)
             return []
         self.wait = decision
         return [self._waiting(decision)]
+
+    def _asking_again(self, retry_after: float, now: float) -> Wait | GiveUp:
+        """Wait for the breaker without an attempt, which is none against the policy."""
+        left = self.deadline.left(now)
+        if left <= 0:
+            return GiveUp(reason="the deadline passed")
+        return Wait(
+            # Others may close it early.
+            delay=min(retry_after, _ASK_AGAIN, left),
+            reason="circuit open",
+            attempt=self.attempts + 1,
+            attempts_left=None,
+        )
 
     def give_up(self, reason: str) -> None:
         """Make no other attempt, though one was decided on."""
@@ -566,6 +586,9 @@ class Exchange:
         interrupted.resume_token = self.resume_token
         return self.describe(interrupted)
 
+
+_ASK_AGAIN = 5.0
+"""Seconds after which a patient stream looks whether a breaker was closed."""
 
 _STOPPED = "stop"
 """The finish reason of an answer that a stop string ended at a seam."""

@@ -99,7 +99,7 @@ class Beginner:
         if options.get("journal") is not None:
             journal = self.settings.journals.of(options["journal"])
             options["journal"] = journal
-        stream: Stream = self.client.stream(item.prompt, **options)
+        stream = _patient(self.client.stream(item.prompt, **options))
         if journal is None:
             return stream
         try:
@@ -116,11 +116,12 @@ class Beginner:
                 raise
             _log.warning("an item goes on without its journal: %s", error)
             return stream
-        resumed: Stream = self.client.resume(
-            stream.stream_id,
-            **{name: options[name] for name in _RESUMED if name in options},
+        return _patient(
+            self.client.resume(
+                stream.stream_id,
+                **{name: options[name] for name in _RESUMED if name in options},
+            )
         )
-        return resumed
 
     def _options(self, own: Mapping[str, Any], index: int) -> dict[str, Any]:
         return {
@@ -144,6 +145,12 @@ class Beginner:
                 f"the journal has stream {stream.stream_id!r} as the answer to another "
                 "request: give another map_id=, or the prompts and options of then"
             )
+
+
+def _patient(stream: Stream) -> Stream:
+    """Have a stream wait for a breaker: a map is to end, however long that takes."""
+    stream._exchange.patient = True  # noqa: SLF001 - no part of what a caller may do
+    return stream
 
 
 def with_journal(options: MapOptions, settings: Settings) -> MapOptions:

@@ -1,0 +1,85 @@
+"""A map in an outage: its items wait for the breaker, and do not fail by it."""
+
+from __future__ import annotations
+
+from loopback import Reader, client_for, until
+
+from holystream import (
+    BreakerPolicy,
+    CircuitOpen,
+    MapItem,
+    PrioritySemaphore,
+    StreamCancelled,
+    Verdict,
+    Waiting,
+)
+
+BRIEF = BreakerPolicy(open_for=0.05, open_cap=0.05, jitter=0.0)
+LONG = BreakerPolicy(open_for=500.0, jitter=0.0)
+
+
+def opened(client):
+    """Open the breaker of a client's only endpoint, as by the failures of others."""
+    (breaker,) = client._router.breakers.values()
+    while breaker.retry_after == 0.0:
+        breaker.acquire().failed(Verdict.NOT_SENT)
+    return breaker
+
+
+def made(sim, breaker, **options):
+    pool = PrioritySemaphore(4)
+    return client_for(sim.base_url, pool=pool, breaker=breaker, **options)
+
+
+def test_the_items_are_asked_once_it_is_willing(sim):
+    with made(sim, BRIEF) as client:
+        opened(client)
+        with client.map([f"echo:{n}" for n in range(20)], order="input") as results:
+            assert [result.text for result in results] == [f"{n}" for n in range(20)]
+
+
+def test_they_are_asked_as_soon_as_another_stream_has_closed_it(sim, holystream_clock):
+    with made(sim, LONG) as client:
+        breaker = opened(client)
+        waited = []
+
+        def mend(event):
+            if isinstance(event, Waiting):
+                waited.append(event)
+                if len(waited) == 3:
+                    breaker.reset()
+
+        with client.map(["echo:hello"], on_event=mend) as results:
+            assert [result.text for result in results] == ["hello"]
+        assert {event.reason for event in waited} == {"circuit open"}
+        assert max(event.delay for event in waited) <= 5.0
+        assert len(waited) == 3
+
+
+def test_an_endless_input_is_not_drained(sim, source):
+    with made(sim, LONG) as client:
+        opened(client)
+        with client.map(source, concurrency=4) as results:
+            reader = Reader(lambda: list(results))
+            until(lambda: source.pulled >= 4)
+            until(lambda: len(results._runner._running) == 4)
+            assert (results.done, results.failed) == (0, 0)
+            results.cancel()
+            assert isinstance(reader.ended(), StreamCancelled)
+            assert source.pulled <= 8
+
+
+def test_no_longer_than_its_deadline(sim):
+    with made(sim, LONG) as client:
+        opened(client)
+        item = MapItem("echo:hello", options={"deadline": 0.3})
+        (result,) = client.map([item])
+    assert isinstance(result.error, CircuitOpen)
+    assert "the deadline passed" in result.error.message
+
+
+def test_what_was_forced_open_is_not_waited_for(sim):
+    with made(sim, LONG) as client:
+        client._router.breakers[next(iter(client._router.breakers))].force_open()
+        (result,) = client.map(["echo:hello"])
+    assert isinstance(result.error, CircuitOpen)
