@@ -69,11 +69,16 @@ class Attempts:
         self._telemetry = telemetry
         self._provider = provider
         self._priority = priority
-        self._model = exchange.request.model
+        self._model = model = exchange.request.model
         self._assignment: Assignment | None = None
         self._failed_at: set[str] = set()
         # Where its key, or what answers there, was found unfit for this stream.
-        self._unfit: set[str] = set()
+        self._unfit = unfit = set[str]()
+        if len(router.endpoints) > 1:
+            # Without this object in it, whose exchange it is for: no cycle of the two.
+            exchange.others_free_in = lambda than: router.free_in(
+                than, model=model, avoid=unfit
+            )
         self._verdict: Verdict | None = None
         # What was not told yet of the stream and of its attempt. Whoever tells may be
         # struck by a signal at any moment, and the next one goes on.

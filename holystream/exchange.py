@@ -13,6 +13,8 @@ own evidence. Not thread-safe; any thread may read `transcript`.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import uuid
 from typing import TYPE_CHECKING
 
@@ -70,6 +72,8 @@ class Exchange:
         wait: What to wait for before the next attempt.
         patient: It waits for a breaker, as far as its deadline allows, instead of being
             sent away: nobody waits for it alone.
+        others_free_in: Tells in how many seconds an endpoint other than that of a name
+            would take an attempt.
         next_request: What the present attempt asks for.
         fault_error: How the last attempt that failed did.
         request_id: The server's id of the last request, else ours.
@@ -104,6 +108,7 @@ class Exchange:
         self.error: StreamError | None = None
         self.wait: Wait | None = None
         self.patient = False
+        self.others_free_in: Callable[[str], float] = lambda _: math.inf
         self.next_request = request
         self.request_id: str | None = None
         self.ttft: float | None = None
@@ -351,13 +356,34 @@ class Exchange:
             return []
         self.interruptions += 1
         events: list[StreamEvent] = [Interrupted(error=error, attempt=self.attempts)]
-        decision = self._progress.failed(error, now, self.deadline, reused=fault.reused)
+        elsewhere = math.inf
+        if error.retry_after is not None:
+            elsewhere = self.others_free_in(self.endpoint)
+        decision = self._progress.failed(
+            error, now, self.deadline, reused=fault.reused, elsewhere=elsewhere
+        )
         if isinstance(decision, GiveUp):
             self.error = self._given_up(error, decision.reason)
         elif self._find_way(fault, error):
-            self.wait = decision
-            events.append(self._waiting(decision))
+            self.wait = self._where_it_is_kept(decision, error, now)
+            if self.wait is not None:
+                events.append(self._waiting(self.wait))
         return events
+
+    def _where_it_is_kept(
+        self, decision: Wait, error: StreamError, now: float
+    ) -> Wait | None:
+        """Wait for a server that keeps the rest and asks for it, if not for too long.
+
+        The decision may have been not to, since another endpoint is free.
+        """
+        hint = error.retry_after
+        if not self.keeps or hint is None or decision.delay >= hint:
+            return decision
+        if hint <= self._policy.retry_after_cap and now + hint < self.deadline.at:
+            return dataclasses.replace(decision, delay=hint, reason="server hint")
+        self.moved()
+        return None if self.error is not None else decision
 
     @property
     def keeps(self) -> bool:

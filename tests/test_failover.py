@@ -189,6 +189,102 @@ class TestOneStream:
         ]
 
 
+class TestHints:
+    """A hint binds the endpoint that gave it, which rests for so long."""
+
+    @pytest.mark.parametrize("hint", [31, 3600])
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_another_endpoint_is_tried_at_once(self, regions, status, hint):
+        asking, good = regions(
+            Script(status=status, headers={"retry-after": f"{hint}"}), Script()
+        )
+        with client_of(
+            Endpoint(asking.base_url, name="a"),
+            Endpoint(good.base_url, name="b", priority=1),
+        ) as client:
+            events = list(client.stream("hello", temperature=0))
+            assert ask(client, "another").endpoint == "b", "the first one rests"
+        assert events[-1].completion.endpoint == "b"
+        (waiting,) = [event for event in events if isinstance(event, Waiting)]
+        assert (waiting.delay, waiting.reason) == (0.0, "immediate")
+        assert waiting.attempts_left == 4
+
+    def test_the_policy_still_counts(self, regions):
+        asking, good = regions(
+            Script(status=503, headers={"retry-after": "31"}), Script(times=0)
+        )
+        with (
+            client_of(
+                Endpoint(asking.base_url, name="a"),
+                Endpoint(good.base_url, name="b", priority=1),
+            ) as client,
+            pytest.raises(ServerError) as caught,
+        ):
+            ask(client, "hello", retry=RetryPolicy(attempts=1))
+        assert caught.value.retry_after == 31
+        assert good.requests == ()
+
+    def test_where_all_ask_to_wait_the_shortest_wait_counts(
+        self, regions, holystream_clock
+    ):
+        brief, long = (
+            Script(status=503, headers={"retry-after": hint}) for hint in ("5", "3600")
+        )
+        one, two = regions(brief, long)
+        with client_of(
+            Endpoint(one.base_url, name="a"),
+            Endpoint(two.base_url, name="b", priority=1),
+        ) as client:
+            events = list(client.stream("hello", temperature=0))
+        at_once, waiting = [event for event in events if isinstance(event, Waiting)]
+        assert at_once.delay == 0.0
+        assert 4.0 < waiting.delay <= 10.0
+        assert waiting.reason == "server hint"
+        assert events[-1].completion.endpoint == "a"
+
+    def test_one_that_is_shut_is_no_other(self, regions, holystream_clock):
+        (asking,) = regions(Script(status=503, headers={"retry-after": "31"}))
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(asking.base_url, name="a"),
+                Endpoint(nowhere, name="b", priority=1),
+            ) as client,
+        ):
+            client._router.breakers["b"].force_open()
+            events = list(client.stream("hello", temperature=0))
+        (waiting,) = [event for event in events if isinstance(event, Waiting)]
+        assert waiting.delay >= 31
+
+    @pytest.mark.parametrize(
+        ("hint", "endpoint", "guarantee"),
+        [
+            (20, "keeping", Guarantee.VERBATIM),
+            (3600, "other", Guarantee.REPLAYED),
+        ],
+    )
+    def test_who_keeps_the_rest_is_waited_for_unless_it_takes_too_long(
+        self, regions, holystream_clock, hint, endpoint, guarantee
+    ):
+        keeping, other = regions(
+            [
+                Script(ids="named", cut_at=4000),
+                Script(status=503, headers={"retry-after": f"{hint}"}),
+                Script(ids="named"),
+            ],
+            Script(times=0),
+        )
+        with client_of(
+            Endpoint(keeping.base_url, name="keeping"),
+            Endpoint(other.base_url, name="other", priority=1),
+        ) as client:
+            completion = ask(client, "hello")
+        assert completion.text == text_of("hello")
+        assert completion.endpoint == endpoint
+        assert completion.guarantee is guarantee
+        assert (max(holystream_clock.waits) >= hint) == (endpoint == "keeping")
+
+
 class TestBreakers:
     def test_with_every_region_out_the_error_says_when_to_try_again(self):
         policy = BreakerPolicy(failures=1, open_for=60, jitter=0)

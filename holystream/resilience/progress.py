@@ -7,7 +7,9 @@ out the `Wait`, so that a cancelled sleep never leads to one more attempt.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 import random
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -15,6 +17,7 @@ from holystream.errors import (
     CircuitOpen,
     ConnectionLost,
     FirstTokenTimeout,
+    StreamError,
     Verdict,
 )
 from holystream.resilience.verdicts import hint_of, verdict_of
@@ -172,6 +175,7 @@ class RetryProgress:
         deadline: Deadline,
         *,
         reused: bool = False,
+        elsewhere: float = math.inf,
     ) -> Wait | GiveUp:
         """Decide what follows a failed attempt.
 
@@ -180,6 +184,8 @@ class RetryProgress:
             now: Monotonic seconds.
             deadline: The stream's deadline; no attempt begins after it.
             reused: The attempt's connection had served an earlier request.
+            elsewhere: Seconds until another endpoint takes an attempt. The error's
+                hint binds who gave it, and the stream for no longer than that.
 
         Raises:
             Exception: Whatever a custom strategy raises.
@@ -191,9 +197,17 @@ class RetryProgress:
         self._connected_at = None
         if isinstance(error, FirstTokenTimeout):
             self._first_token_timeouts += 1
+        hint = hint_of(error)
+        moves = hint is not None and elsewhere < hint
+        if moves and isinstance(error, StreamError):
+            error = copy.copy(error)
+            error.retry_after = elsewhere or None
+        at_once = moves and not elsewhere
         state.record(error, now)
         try:
-            decision = self._decide(state, error, now, deadline, reused=reused)
+            decision = self._decide(
+                state, error, now, deadline, reused=reused, at_once=at_once
+            )
         finally:
             # The error's traceback holds the frames of the attempt: let go of it.
             state.outcome = None
@@ -210,11 +224,13 @@ class RetryProgress:
         deadline: Deadline,
         *,
         reused: bool,
+        at_once: bool,
     ) -> Wait | GiveUp:
         policy = self._policy
         if refusal := self._refusal(state, error):
             return GiveUp(reason=refusal)
-        immediate = self._may_be_immediate(error, reused=reused)
+        once = not at_once and self._may_be_immediate(error, reused=reused)
+        immediate = at_once or once
         delay = 0.0 if immediate else float(policy.wait(state))
         # As in tenacity, `stop` sees the wait that would come: stop_before_delay.
         state.upcoming_sleep = delay
@@ -222,7 +238,7 @@ class RetryProgress:
             return GiveUp(reason=exhausted)
         if now + delay >= deadline.at:
             return GiveUp(reason="the next attempt would begin after the deadline")
-        if immediate:
+        if once:
             self._immediate.add(verdict_of(error))
         return Wait(
             delay=delay,

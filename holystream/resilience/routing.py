@@ -262,6 +262,29 @@ class Router:
             for health in self._able(model)
         )
 
+    def free_in(
+        self, than: str, *, model: str | None = None, avoid: Collection[str] = ()
+    ) -> float:
+        """Return the seconds until another endpoint would serve; inf for never.
+
+        Args:
+            than: The endpoint that does not count.
+            model: The model that it needs; None for any.
+            avoid: The names of others that do not count.
+        """
+        now = self._clock()
+        return min(
+            (
+                max(0.0, health.resting_until - now)
+                for health in self._able(model)
+                if health.endpoint.name != than
+                and health.endpoint.name not in avoid
+                and health.credential.until <= now
+                and health.breaker.retry_after == 0.0
+            ),
+            default=math.inf,
+        )
+
     def statistics(self) -> tuple[EndpointStatistics, ...]:
         """Return how each endpoint does, in the order they were given."""
         breakers = [breaker.statistics() for breaker in self.breakers.values()]
