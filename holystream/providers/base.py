@@ -75,6 +75,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
         last: The digest of the event that had this id.
         behind: The digests of the events that came behind it and had none.
         consecutive: All ids so far ended in numbers that counted up by one.
+        began: The number of the first of these; None where it is not known.
+        check: The checksum of all events from that one to the last.
         conversation: The name under which the server keeps the answer, or empty.
         offset: Bytes of the decoded body up to the end of the last whole event.
         first: The digest of the first event of a body whose bytes are counted.
@@ -85,6 +87,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     last: bytes = b""
     behind: tuple[bytes, ...] = ()
     consecutive: bool = False
+    began: int | None = None
+    check: int = 0
     conversation: str = ""
     offset: int = 0
     first: bytes = b""

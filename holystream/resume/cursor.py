@@ -3,11 +3,13 @@
 An id proves nothing by itself: a server that does not know ``Last-Event-ID`` answers
 200 with another generation, whose ids begin anew. What counts as proof is the answer's
 own id together with the next number, or with messages that are known; where the answer
-is kept under a name of ours, the name.
+is kept under a name of ours, the name. Some servers give all answers one id: where one
+begins with its first message again, all that were taken must come again, and be the same.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Final
 
 from holystream.events import Guarantee, Resumed
@@ -116,6 +118,9 @@ class IdGate:
         # where that would have to be guessed.
         self._at = self._last
         self._there: set[bytes] | None = set()
+        # The number that a beginning that came again has reached, and its checksum.
+        self._again: int | None = None
+        self._check = 0
         self._id_before = ""
         self._named = False
         self.proven = False
@@ -163,7 +168,7 @@ class IdGate:
         self._at = number
         self._there = {message.raw} if first or not again else None
         if number <= self._last:
-            self._pass_over(message)
+            self._pass_over(message, number)
         elif again:
             return
         elif number > expected:
@@ -198,14 +203,33 @@ class IdGate:
             admitted += self._early.pop(self._next)
             self._next += 1
 
-    def _pass_over(self, message: ServerSentEvent) -> None:
+    def _pass_over(self, message: ServerSentEvent, number: int) -> None:
+        if not self.proven:
+            self._compare(message, number)
         if message.id == self._cursor.last_event_id and (
             digest(message) != self._cursor.last
         ):
             raise SeamMismatch("a message that came before is another one now")
         self.passed_over = message.id
 
+    def _compare(self, message: ServerSentEvent, number: int) -> None:
+        """Compare what comes again from the first message on with all that came."""
+        if number == self._cursor.began:
+            self._again, self._check = number, zlib.crc32(message.raw)
+        elif self._again is None or number <= self._again:
+            return
+        elif number == self._again + 1:
+            self._again, self._check = number, zlib.crc32(message.raw, self._check)
+        else:
+            raise SeamMismatch("it begins anew, and not all of it came again")
+        if number == self._last:
+            if self._check != self._cursor.check:
+                raise SeamMismatch("a message that came before is another one now")
+            self._again = None
+
     def _prove(self, message: ServerSentEvent) -> None:
+        if self._again is not None:
+            raise SeamMismatch("it begins anew, and not all of it came again")
         # An end mark names no answer; it adds nothing that could belong to another.
         if not (self.proven or self._named) and message.raw.lstrip()[:1] == b"{":
             raise SeamMismatch("nothing says that it is the same answer")

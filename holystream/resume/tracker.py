@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from typing import TYPE_CHECKING, Final
 
 from holystream.providers.base import Cursor
@@ -48,7 +49,9 @@ class CursorTracker:
     """
 
     __slots__ = (
+        "_began",
         "_behind",
+        "_check",
         "_conversation",
         "_first",
         "_id",
@@ -66,6 +69,9 @@ class CursorTracker:
         self._last: ServerSentEvent | bytes = b""
         self._behind: list[ServerSentEvent | bytes] = []
         self._numbered = True
+        # Of all numbered messages: a server may bring them again from the first one.
+        self._began: int | None = None
+        self._check = 0
         self._lost = False
         self._too_many = False
         # The last id that this connection gave: a later message may have inherited it.
@@ -81,6 +87,8 @@ class CursorTracker:
         tracker._last = cursor.last
         tracker._behind = list(cursor.behind)
         tracker._numbered = cursor.consecutive
+        tracker._began = cursor.began
+        tracker._check = cursor.check
         tracker._offset = cursor.offset
         tracker._first = cursor.first
         return tracker
@@ -98,11 +106,8 @@ class CursorTracker:
         for message in messages:
             if message.id and message.id != self._seen:
                 self._seen = message.id
-                self._numbered = self._numbered and (
-                    follows(self._id, message.id)
-                    if self._id
-                    else numbered(message.id) is not None
-                )
+                if self._numbered:
+                    self._count(message)
                 self._id = message.id
                 self._last = message
                 self._behind.clear()
@@ -114,6 +119,15 @@ class CursorTracker:
                     self._behind.clear()
                 else:
                     self._behind.append(message)
+
+    def _count(self, message: ServerSentEvent) -> None:
+        if not self._id:
+            place = numbered(message.id)
+            self._numbered = place is not None
+            self._began = place[1] if place is not None else None
+        else:
+            self._numbered = follows(self._id, message.id)
+        self._check = zlib.crc32(message.raw, self._check)
 
     def began(self, message: ServerSentEvent) -> None:
         """Note the first message of a body whose bytes are counted."""
@@ -160,6 +174,8 @@ class CursorTracker:
             last=_digested(self._last),
             behind=tuple(map(_digested, self._behind)),
             consecutive=self._numbered,
+            began=self._began if self._numbered else None,
+            check=self._check if self._numbered else 0,
         )
 
 

@@ -99,6 +99,34 @@ class TestNumberedMessages:
         with pytest.raises(SeamMismatch, match="another one now"):
             admitted(gate, [("2", said("other"))])
 
+    @pytest.mark.parametrize("behind", [False, True])
+    def test_so_is_one_of_the_same_name_that_is_another_from_its_beginning_on(
+        self, behind
+    ):
+        """All answers have one id there, and the last message says the same in both."""
+        sent = [*numbers("The", " sky", " looks", start=0)]
+        other = [*numbers("Honestly,", " grass", " looks", " green", start=0)]
+        cursor = cursor_behind(sent)
+        if behind:
+            tracker = CursorTracker.behind(cursor_behind(sent[:2]))
+            tracker.note(wire(sent[2:]))
+            assert tracker.cursor(NAME) == cursor, "it goes on in another process"
+        for size in (1, 4):
+            with pytest.raises(SeamMismatch, match="another one now"):
+                admitted(IdGate(cursor, name_of), other, sizes=[size])
+        whole = [*sent, other[-1]]
+        assert admitted(IdGate(cursor, name_of), whole) == [other[-1][1]]
+
+    def test_nor_does_a_part_of_the_beginning_prove_it(self):
+        sent = [*numbers("The", " sky", " looks", start=0)]
+        rest = numbers(" green", start=3)
+        for again in (sent[:2], [sent[0], sent[2]]):
+            with pytest.raises(SeamMismatch, match="not all of it"):
+                admitted(gate_behind(sent), [*again, *rest])
+        twice = [sent[0], sent[1], sent[0], sent[1], sent[2]]
+        assert admitted(gate_behind(sent), [*twice, *rest]) == [rest[0][1]]
+        assert admitted(gate_behind(sent), [sent[2], *rest]) == [rest[0][1]]
+
     def test_another_name_is_another_answer(self):
         gate = gate_behind([self.A])
         with pytest.raises(SeamMismatch, match="another name"):
