@@ -19,6 +19,7 @@ from holystream.resilience.classify import error_from
 from holystream.resilience.progress import GiveUp, Wait
 from holystream.resilience.redact import fit_for_an_id, secrets_in_body
 from holystream.resilience.retry import RetryPolicy
+from holystream.resume.endings import sentence
 from holystream.wire.faults import FaultKind
 from holystream.wire.sse import ServerSentEvent
 
@@ -44,6 +45,11 @@ _REWORDED = (
     ("Check base_url: it usually ends in /v1.", "Check the URL."),
     ("names the API and not another service", "names an event stream"),
     (" for models that think or queue for long", ""),
+    (
+        "Raise it for models that pause for longer without a sign of life.",
+        "Raise idle= of its timeout=Timeouts(...) where a longer silence is usual.",
+    ),
+    ("Timeouts.idle={idle:g} s", "{idle:g} s"),
     ("make it the base_url", "ask for it"),
     ("the base URL and", "the URL and"),
     ("base_url", "the URL"),
@@ -171,7 +177,7 @@ class Feed:
         decision = self._progress.failed(error, now, self.deadline, reused=fault.reused)
         if isinstance(decision, GiveUp):
             if error.verdict is not Verdict.FATAL:
-                error.args = (f"{error.message} Gave up: {decision.reason}.",)
+                error.args = (f"{sentence(error.message)} Gave up: {decision.reason}.",)
                 error.exhausted = True
             self.error = error
             return notices

@@ -6,7 +6,7 @@ import json
 import threading
 
 import pytest
-from scripted_feed import NO_MORE, QUICK, REFUSED, STREAM, Server
+from scripted_feed import NO_MORE, QUICK, REFUSED, STREAM, Reset, Server
 
 import holystream
 from holystream import Comment, Connected, Interrupted, ServerSentEvent, Waiting
@@ -194,6 +194,30 @@ def test_it_gives_up_when_nothing_comes_of_it(client):
     assert len(server.requests) == 3
     assert caught.value.exhausted
     assert "3 attempts" in str(caught.value)
+
+
+def test_the_reason_to_give_up_is_a_sentence_of_its_own(client):
+    with (
+        Server(Reset(STREAM)) as server,
+        pytest.raises(holystream.StreamError) as caught,
+    ):
+        list(client.event_source(server.url, retry=QUICK))
+    assert ". Gave up: 3 attempts" in str(caught.value)
+
+
+def test_a_silence_is_told_in_words_that_fit(client):
+    once = holystream.RetryPolicy(attempts=1)
+    limits = holystream.Timeouts(idle=0.05)
+    with (
+        Server(STREAM + b": hold\n\n") as server,
+        pytest.raises(holystream.IdleTimeout) as caught,
+    ):
+        list(client.event_source(server.url, timeout=limits, retry=once))
+    message = str(caught.value)
+    assert "not one byte within 0.05 s. Raise idle= of its timeout=Timeouts(...)" in (
+        message
+    )
+    assert "Timeouts.idle" not in message
 
 
 def test_events_are_progress(client):

@@ -65,6 +65,7 @@ def read_refusal(answer: Answer) -> Refusal:
         code=_word(code),
         type=_word(kind),
         retry_after=_retry_after(error),
+        whole_answer=error is body and _is_whole_answer(error),
     )
 
 
@@ -136,6 +137,15 @@ def _finish_reason(body: dict[str, Any]) -> str:
         if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
             return f"the answer ended with finish_reason {choice['finish_reason']!r}"
     return ""
+
+
+def _is_whole_answer(body: dict[str, Any]) -> bool:
+    """Whether it is what is sent to those who did not ask for a stream."""
+    choices = body.get("choices")
+    return isinstance(choices, list) and any(
+        isinstance(choice, dict) and isinstance(choice.get("message"), dict)
+        for choice in choices
+    )
 
 
 def _status(error: Any) -> int | None:

@@ -11,11 +11,13 @@ and of every secret that the caller names.
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from holystream.errors import (
     APIError,
+    AuthenticationError,
     CertificateError,
     ConnectionFailed,
     ConnectionLost,
@@ -39,7 +41,13 @@ from holystream.errors import (
 )
 from holystream.resilience.hints import server_hint, should_retry
 from holystream.resilience.redact import fit_for_a_message, one_line_each
-from holystream.resilience.refusals import is_api_error, meaning_of, status_of
+from holystream.resilience.refusals import (
+    OWN_KEY,
+    PROXY_LOGIN,
+    is_api_error,
+    meaning_of,
+    status_of,
+)
 from holystream.wire.faults import FaultKind
 
 if TYPE_CHECKING:
@@ -111,6 +119,15 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
             _NETWORK,
         )
     ),
+    FaultKind.HANDSHAKE_TIMEOUT: _always(
+        Row(
+            Verdict.NOT_SENT,
+            ConnectTimeout,
+            "the TLS handshake did not finish within Timeouts.connect={connect:g} s",
+            "If the server speaks plain HTTP on this port, write http:// instead of "
+            "https://; else check the network and any firewall or proxy.",
+        )
+    ),
     FaultKind.PROXY: _always(
         Row(
             Verdict.NOT_SENT,
@@ -157,10 +174,15 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
         "no content within Timeouts.first_token={first_token:g} s",
         "Raise it for models that think or queue for long.",
     ),
-    FaultKind.IDLE: _split(IdleTimeout, "not one byte within Timeouts.idle={idle:g} s"),
+    FaultKind.IDLE: _split(
+        IdleTimeout,
+        "not one byte within Timeouts.idle={idle:g} s",
+        "Raise it for models that pause for longer without a sign of life.",
+    ),
     FaultKind.TOKEN_IDLE: _split(
         TokenIdleTimeout,
         "no content, only signs of life, within Timeouts.token_idle={token_idle:g} s",
+        "Raise it for models that pause for longer.",
     ),
     FaultKind.TAIL: _split(
         IncompleteAnswer, "nothing followed the finish reason, not even an end"
@@ -254,6 +276,17 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
 }
 """Kind of fault -> what it means in CONNECT, SENT, HEADERS and BODY."""
 
+_UNSTREAMED: Final = Row(
+    Verdict.FATAL,
+    NotAnEventStream,
+    "the answer is not an event stream",
+    "This server did not stream, though it was asked to: check it, and any proxy in "
+    "between.",
+)
+_PROXY_LOGIN: Final = dataclasses.replace(
+    FAULTS[FaultKind.PROXY][0], advice=PROXY_LOGIN
+)
+
 
 def error_from(
     fault: Fault,
@@ -262,6 +295,7 @@ def error_from(
     key_variable: str,
     timeouts: Timeouts,
     provider: str,
+    own_key: bool = False,
     secrets: Collection[str] = (),
     reworded: Callable[[str], str] = str,
     wall_now: float | None = None,
@@ -277,6 +311,7 @@ def error_from(
         key_variable: The environment variable that holds the API key.
         timeouts: The limits that the message may name.
         provider: The provider's name, for the message.
+        own_key: The key is its `Endpoint`'s own.
         secrets: Configured keys, and whatever else must not be in a message.
         reworded: Puts an advice into words that suit the caller.
         wall_now: Seconds since 1970, for hints that are moments where the server sent
@@ -290,12 +325,13 @@ def error_from(
             refusal,
             key_variable=key_variable,
             provider=provider,
+            own_key=own_key,
             secrets=unsaid,
             reworded=reworded,
             wall_now=now,
         )
-    row = FAULTS[fault.kind][fault.phase]
-    happened = f"{provider}: " + row.happened.format(
+    row = _row(fault, refusal)
+    happened = f"{provider}: " + reworded(row.happened).format(
         connect=timeouts.connect,
         first_token=timeouts.first_token,
         idle=timeouts.idle,
@@ -304,7 +340,8 @@ def error_from(
     detail = fault.detail
     if refusal is not None and fault.kind is FaultKind.NOT_EVENT_STREAM:
         # What it is, and what it says. The body of a redirect says nothing.
-        detail = ": ".join(filter(None, (detail, refusal.message)))
+        said = "it holds a whole answer" if refusal.whole_answer else refusal.message
+        detail = ": ".join(filter(None, (detail, said)))
     detail = fit_for_a_message(detail, unsaid)
     if detail and detail != fault.kind.value:
         happened = f"{happened}: {detail}"
@@ -312,6 +349,18 @@ def error_from(
     error.verdict = row.verdict
     error.phase = fault.phase
     return error
+
+
+def _row(fault: Fault, refusal: Refusal | None) -> Row:
+    """Return what the table says of a fault, or what its particulars say better."""
+    if fault.kind is FaultKind.NOT_EVENT_STREAM and refusal and refusal.whole_answer:
+        return _UNSTREAMED
+    if fault.kind is FaultKind.PROXY and _PROXY_STATUS.search(fault.detail):
+        return _PROXY_LOGIN
+    return FAULTS[fault.kind][fault.phase]
+
+
+_PROXY_STATUS: Final = re.compile(r"\b407\b")
 
 
 def _speaks_for_the_api(fault: Fault, refusal: Refusal) -> bool:
@@ -327,6 +376,7 @@ def _api_error(
     *,
     key_variable: str,
     provider: str,
+    own_key: bool,
     secrets: list[str],
     reworded: Callable[[str], str],
     wall_now: float,
@@ -360,6 +410,8 @@ def _api_error(
     if said:
         happened += f": {said}"
     advice = reworded(meaning.advice).format(key_variable=key_variable)
+    if own_key and meaning.error is AuthenticationError:
+        advice = OWN_KEY
     error = meaning.error(
         _sentences(happened, advice), status=status, code=code, type=kind
     )

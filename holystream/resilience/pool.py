@@ -361,9 +361,11 @@ class PrioritySemaphore:
     def _situation(self, what: str) -> str:
         """Say what happened, who is to blame and what to do."""
         now = self.statistics()
+        kept = len(self._grants.kept)
+        reserved = f" (the other {kept} are reserved for 'critical')" if kept else ""
         return (
             f"{what}: {now.in_use} of {now.limit} permits are held"
-            f"{holders.name(self.holders())}, and {now.queued} of at most "
+            f"{holders.name(self.holders())}{reserved}, and {now.queued} of at most "
             f"{now.max_queue} callers wait. Close streams that are no longer read, or "
             "allow more connections."
         )

@@ -62,6 +62,7 @@ _AUTHENTICATION = Meaning(
     "Check the API key: the environment variable {key_variable}, or the argument "
     "api_key=.",
 )
+OWN_KEY: Final = "Check the key= of its Endpoint."
 _PERMISSION = Meaning(
     Verdict.FATAL,
     PermissionDenied,
@@ -77,6 +78,18 @@ _PATH = Meaning(
     NotFound,
     "Check base_url: it usually ends in /v1.",
 )
+_METHOD = Meaning(
+    Verdict.FATAL,
+    BadRequest,
+    "It takes no such request there, as a web server that is no API. Check base_url: "
+    "it usually ends in /v1.",
+)
+_NO_API = dataclasses.replace(_METHOD, error=ServerError)
+PROXY_LOGIN: Final = (
+    "The proxy wants a user and a password: put them into HTTPS_PROXY or HTTP_PROXY, "
+    "as in http://user:password@host:port."
+)
+_PROXY = Meaning(Verdict.FATAL, PermissionDenied, PROXY_LOGIN)
 _QUOTA = Meaning(
     Verdict.FATAL,
     QuotaExceeded,
@@ -246,11 +259,14 @@ STATUSES: Final[Mapping[int, Meaning]] = {
     402: _QUOTA,
     403: _PERMISSION,
     404: _PATH,
+    405: _METHOD,
+    407: _PROXY,
     408: _TRY_AGAIN,
     409: _TRY_AGAIN,
     413: _TOO_LARGE,
     425: _TRY_AGAIN,
     429: _RATE,
+    501: _NO_API,
     503: _OVERLOADED,
     529: _OVERLOADED,
 }

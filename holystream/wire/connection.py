@@ -16,7 +16,7 @@ import urllib3.connectionpool
 
 from holystream.errors import Phase
 from holystream.wire.chunked import BulkHTTPResponse
-from holystream.wire.faults import FaultKind
+from holystream.wire.faults import Fault, FaultKind, in_handshake
 from holystream.wire.inherited import remember
 from holystream.wire.request import place
 from holystream.wire.shelf import Shelf
@@ -41,9 +41,14 @@ class GuardedHTTPConnection(urllib3.connection.HTTPConnection):
         guard = current_guard.get()
         try:
             super().connect()
-        except TimeoutError:
-            # In the TLS handshake, by whichever clock.
-            guard.next_wait()
+        except TimeoutError as error:
+            # In the TLS handshake, or a proxy's answer, by whichever clock.
+            try:
+                guard.next_wait()
+            except Fault as fault:
+                if fault.kind is FaultKind.CONNECT_TIMEOUT and in_handshake(error):
+                    raise guard.fault(FaultKind.HANDSHAKE_TIMEOUT) from error
+                raise
             raise
         remember(self.sock)
         guard.check()

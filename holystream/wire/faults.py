@@ -29,6 +29,7 @@ class FaultKind(enum.Enum):
     NAME_RESOLUTION = "the host name could not be resolved"
     REFUSED = "the connection could not be made"
     CONNECT_TIMEOUT = "connecting took too long"
+    HANDSHAKE_TIMEOUT = "the TLS handshake took too long"
     PROXY = "the proxy refused"
     CERTIFICATE = "the server's certificate is not trusted"
     TLS = "the TLS handshake failed"
@@ -78,6 +79,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         code: The API's error code.
         type: The API's error type.
         retry_after: Seconds to wait that the body (not a header) asks for.
+        whole_answer: It is no refusal, but an answer that was not streamed.
     """
 
     message: str
@@ -85,6 +87,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None = None
     type: str | None = None
     retry_after: float | None = None
+    whole_answer: bool = False
 
 
 class Fault(Exception):
@@ -125,6 +128,9 @@ LIBRARY_ERRORS: tuple[type[Exception], ...] = (
     LimitError,
 )
 """What a connection may raise; anything else is a bug and must not be retried."""
+
+_SAID = (FaultKind.STOPPED, FaultKind.HANDSHAKE_TIMEOUT)
+"""The kinds of which the library has nothing more to say."""
 
 _Types = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -173,7 +179,7 @@ def fault_of(error: Exception, phase: Phase, *, reused: bool, stopped: bool) -> 
     of the request (key and prompt) is taken out of it, for it will be chained.
     """
     kind = FaultKind.STOPPED if stopped else _kind_of(error, phase)
-    detail = "" if kind is FaultKind.STOPPED else _innermost(error)
+    detail = "" if kind in _SAID else _innermost(error)
     forget_request(error)
     return Fault(kind, phase, detail, reused=reused)
 
@@ -212,8 +218,16 @@ def _kind_of(error: Exception, phase: Phase) -> FaultKind:
     table = _WHILE_CONNECTING if phase is Phase.CONNECT else _AFTER_SENDING
     for kinds, kind in table:
         if any(isinstance(link, kinds) for link in links):
+            if kind is FaultKind.CONNECT_TIMEOUT and any(map(in_handshake, links)):
+                return FaultKind.HANDSHAKE_TIMEOUT
             return _tls_kind_of(links) if kind is FaultKind.TLS else kind
     return FaultKind.REFUSED if phase is Phase.CONNECT else FaultKind.LOST
+
+
+def in_handshake(error: BaseException) -> bool:
+    """Tell whether it was a TLS handshake that took too long."""
+    # The ssl module says so, and has no type for it.
+    return isinstance(error, TimeoutError) and "handshake" in str(error)
 
 
 def _tls_kind_of(links: list[BaseException]) -> FaultKind:

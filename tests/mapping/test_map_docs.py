@@ -62,7 +62,7 @@ def test_the_example_input_is_one():
 def test_every_field_of_the_output_is_in_the_table(reader):
     line = prompts.parse(b'"echo:a"', 0, 1)
     completion = reader["client"].complete("echo:a")
-    written = results.record(line, completion, None)
+    written = results.record(line, completion, None, {"model": "m"})
     for name in re.findall(rb'"(\w+)":', written.partition(b'"usage"')[0]):
         assert f"`{name.decode()}`" in TEXT
 

@@ -345,3 +345,18 @@ def test_a_text_that_runs_out_of_stack_is_left_out(monkeypatch):
     body = b'{"error":{"message":["no"],"code":"x"}}'
     refusal = read(body, 500)
     assert (refusal.message, refusal.code) == ("the server gave no reason", "x")
+
+
+@pytest.mark.parametrize(
+    ("body", "whole"),
+    [
+        (b'{"choices": [{"message": {"role": "assistant", "content": "hi"}}]}', True),
+        (b'{"choices": [{"delta": {"content": "hi"}}]}', False),
+        (b'{"choices": [{"message": {}}], "error": {"message": "no"}}', False),
+        (b'{"choices": 5}', False),
+        (b"<p>choices</p>", False),
+    ],
+)
+def test_an_answer_that_was_not_streamed_is_known(body, whole):
+    found = read_refusal(Answer(status=200, headers={}, body=body))
+    assert found.whole_answer is whole

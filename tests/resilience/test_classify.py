@@ -84,6 +84,7 @@ TABLE = [
     (FaultKind.NAME_RESOLUTION, ConnectionFailed, (NOT_SENT,) * 4),
     (FaultKind.REFUSED, ConnectionFailed, (NOT_SENT,) * 4),
     (FaultKind.CONNECT_TIMEOUT, ConnectTimeout, (NOT_SENT,) * 4),
+    (FaultKind.HANDSHAKE_TIMEOUT, ConnectTimeout, (NOT_SENT,) * 4),
     (FaultKind.PROXY, ProxyFailed, (NOT_SENT,) * 4),
     (FaultKind.CERTIFICATE, CertificateError, (FATAL,) * 4),
     (FaultKind.TLS, ConnectionLost, SPLIT),
@@ -138,8 +139,9 @@ def test_every_kind_in_every_phase(kind, expected, verdicts, phase):
     [
         (FaultKind.CONNECT_TIMEOUT, "Timeouts.connect=5 s"),
         (FaultKind.FIRST_TOKEN, "Timeouts.first_token=300 s"),
-        (FaultKind.IDLE, "Timeouts.idle=60 s"),
-        (FaultKind.TOKEN_IDLE, "Timeouts.token_idle=120 s"),
+        (FaultKind.HANDSHAKE_TIMEOUT, "write http://"),
+        (FaultKind.IDLE, "Timeouts.idle=60 s. Raise it"),
+        (FaultKind.TOKEN_IDLE, "Timeouts.token_idle=120 s. Raise it"),
         (FaultKind.PROXY, "HTTPS_PROXY"),
         (FaultKind.CERTIFICATE, "REQUESTS_CA_BUNDLE"),
         (FaultKind.NOT_EVENT_STREAM, "Check base_url"),
@@ -169,6 +171,7 @@ def test_a_message_gives_the_particulars():
         (403, PermissionDenied, FATAL),
         (404, NotFound, FATAL),
         (405, BadRequest, FATAL),
+        (407, PermissionDenied, FATAL),
         (408, APIError, SERVER),
         (409, APIError, SERVER),
         (413, BadRequest, FATAL),
@@ -177,6 +180,7 @@ def test_a_message_gives_the_particulars():
         (425, APIError, SERVER),
         (429, RateLimited, THROTTLED),
         (500, ServerError, SERVER),
+        (501, ServerError, FATAL),
         (502, ServerError, SERVER),
         (503, Overloaded, SERVER),
         (504, ServerError, SERVER),
@@ -322,6 +326,16 @@ def test_an_error_in_a_200_that_is_no_stream(fields, expected):
     assert "Upstream said no" in error.message
 
 
+def test_a_whole_answer_in_place_of_a_stream_is_called_that():
+    refusal = Refusal(message="no matter", whole_answer=True)
+    error = meet(FaultKind.NOT_EVENT_STREAM, Phase.HEADERS, "JSON", refusal=refusal)
+    assert error.message == (
+        "holysheep: the answer is not an event stream: JSON: it holds a whole answer. "
+        "This server did not stream, though it was asked to: check it, and any proxy "
+        "in between."
+    )
+
+
 class TestHints:
     """How long to wait, and the server's word on whether."""
 
@@ -392,6 +406,13 @@ class TestMessages:
             (refused(404, code="model_not_found"), "Check model="),
             (refused(404), "Check base_url"),
             (refused(402), "credit"),
+            (refused(405), "Check base_url"),
+            (refused(501), "Check base_url"),
+            (refused(407), "http://user:password@host"),
+            (
+                meet(FaultKind.PROXY, Phase.CONNECT, "Tunnel failed: 407 Proxy"),
+                "http://user:password@host",
+            ),
             (refused(429), "fewer requests"),
             (refused(413), "shorten"),
             (refused(503), "Try later"),
@@ -401,6 +422,24 @@ class TestMessages:
     )
     def test_each_says_what_to_do(self, error, said):
         assert said in error.message
+
+    def test_a_401_names_the_key_of_the_endpoint_that_was_refused(self):
+        refusal = Refusal(message="no", status=401)
+        fault = Fault(
+            FaultKind.STATUS,
+            Phase.HEADERS,
+            answer=Answer(status=401, headers={}, body=b""),
+        )
+        error = error_from(
+            fault,
+            refusal,
+            key_variable="HOLYSHEEP_API_KEY",
+            own_key=True,
+            timeouts=Timeouts(),
+            provider="east",
+        )
+        assert "Check the key= of its Endpoint." in error.message
+        assert "HOLYSHEEP_API_KEY" not in error.message
 
     def test_a_code_that_is_the_status_is_said_once(self):
         assert in_stream("x", status=500, code="500").message == (

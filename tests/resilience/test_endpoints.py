@@ -232,6 +232,8 @@ def test_a_good_base_url_loses_only_its_trailing_slash(url, normal):
         ("https://host:port/v1", "is not a URL"),
         ("https://host:99999/v1", "is not a URL"),
         ("https://[::1/v1", "is not a URL"),
+        ("https://host/v1/chat/completions", "leave '/chat/completions' out"),
+        ("https://host/v1/chat/completions/", "leave '/chat/completions' out"),
         ("https://host/v1?key=x", "without '?' or '#'"),
         ("https://host/v1?", "without '?' or '#'"),
         ("https://host/v1#x", "without '?' or '#'"),

@@ -176,6 +176,8 @@ class TestEveryWaitIsBounded:
                 error = outcome(client)
         assert isinstance(error, ConnectTimeout)
         assert error.phase is Phase.CONNECT
+        assert "the TLS handshake did not finish" in error.message
+        assert "write http:// instead of https://" in error.message
 
     def test_a_blackhole_ends_at_connect(self):
         with (
@@ -401,6 +403,37 @@ class Inflated:
 
     def ended(self, _):
         pass
+
+
+FLOODS = {
+    "empty": b"data: {}\n\n",
+    "ping": b'event: ping\ndata: {"type": "ping"}\n\n',
+    "delta": b'data: {"choices":[{"index":0,"delta":{"content":""}}]}\n\n',
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize("begun", [False, True], ids=["before", "behind"])
+def test_a_flood_that_brings_the_caller_nothing_ends_by_the_clock(flood, begun):
+    """No read waits for anything: what counts is the time that the flood takes."""
+    text = b'data: {"choices":[{"index":0,"delta":{"content":"Hello"}}]}\n\n'
+
+    def pour(connection):
+        connection.recv(65536)
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+        )
+        connection.sendall(text if begun else b"")
+        while True:
+            connection.sendall(FLOODS[flood] * 500)
+
+    limits = Timeouts(first_token=0.3, idle=300, token_idle=0.3)
+    with Peer(pour) as peer, client_for(peer.url, timeout=limits) as client:
+        error = Reader(client.stream("hello").get_final_text).ended()
+    if begun:
+        assert error.partial_text == "Hello"
+        error = error.__cause__
+    assert type(error) is (TokenIdleTimeout if begun else FirstTokenTimeout)
 
 
 class TestClocksRunOnlyInReads:
