@@ -423,6 +423,8 @@ class Exchange:
         """Take note that no endpoint takes the attempt; decide what follows."""
         self.describe(error)
         error.__cause__ = self.fault_error
+        if not self.attempts:
+            error.args = (f"{sentence(error.message)} Nothing was sent.",)
         held = self.wait is not None and self.wait.attempts_left is not None
         if self.patient and error.retry_after is not None and not held:
             decision = self._asking_again(error.retry_after, now)

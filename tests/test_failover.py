@@ -6,6 +6,7 @@ tests/resilience; here it is whole streams that must end right.
 
 import collections
 import random
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -303,6 +304,42 @@ class TestBreakers:
             assert caught.value.attempts == 0
             statistics = client.pool.statistics()
             assert statistics.in_use == 0
+
+    def test_the_error_names_what_failed_and_when_it_is_tried_again(self, regions):
+        (busy,) = regions(Script(status=503, times=0))
+        policy = BreakerPolicy(failures=1, open_for=60, jitter=0)
+        with (
+            refusing() as nowhere,
+            client_of(
+                Endpoint(nowhere, name="a"),
+                Endpoint(busy.base_url, name="b"),
+                breaker=policy,
+            ) as client,
+        ):
+            with pytest.raises(HolystreamError):
+                ask(client, "a secret prompt")
+            with pytest.raises(CircuitOpen) as caught:
+                ask(client, "hello")
+        message = caught.value.message
+        assert "a (open; last failure: the connection could not be made" in message
+        assert "refused" in message
+        assert "b (open; last failure: Overloaded, status 503)" in message
+        assert re.search(r"to be tried again in (60|5\d)", message)
+        assert message.endswith("Nothing was sent.")
+        assert "secret" not in str(caught.value)
+
+    def test_what_was_sent_is_not_denied(self, regions):
+        (busy,) = regions(Script(status=503, times=0))
+        with client_of(Endpoint(busy.base_url, name="a")) as client:
+            waiting = client.stream("hello")
+            until_it_waits(waiting)
+            client._router.breakers["a"].force_open()
+            with pytest.raises(CircuitOpen) as caught:
+                waiting.until_done()
+        assert "sent" not in caught.value.message
+        assert "until its reset()" in caught.value.message
+        assert "status 503" in caught.value.message
+        assert isinstance(caught.value.__cause__, ServerError)
 
     def test_a_stream_with_text_tries_first_and_waits_for_nobody(
         self, regions, holystream_clock

@@ -19,6 +19,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from holystream.errors import (
+    APIError,
     AuthenticationError,
     CertificateError,
     NotAnEventStream,
@@ -131,6 +132,7 @@ class EndpointHealth:
         tried_at: The monotonic moment at which an attempt last ended without content.
         turn: When it was picked last, in the order of all picks.
         resting_until: The monotonic moment until which it goes last.
+        last_failure: How the last attempt that failed did, in a few words.
     """
 
     __slots__ = (
@@ -140,6 +142,7 @@ class EndpointHealth:
         "credential",
         "endpoint",
         "in_flight",
+        "last_failure",
         "picked",
         "resting_until",
         "tried_at",
@@ -163,6 +166,7 @@ class EndpointHealth:
         self.turn = turn
         self.tried_at = -math.inf
         self.resting_until = -math.inf
+        self.last_failure = ""
         self._ttft: float | None = None
         self._measured_at = 0.0
 
@@ -199,6 +203,7 @@ class EndpointHealth:
 
     def failed(self, error: StreamError, now: float) -> None:
         """Draw the conclusions that are not the breaker's."""
+        self.last_failure = _in_brief(error, self.endpoint.name)
         if isinstance(error, CREDENTIAL_FAULTS):
             self.credential.refused(now)
         elif isinstance(error, ENDPOINT_FAULTS):
@@ -211,6 +216,12 @@ class EndpointHealth:
     def _rest(self, seconds: float, now: float) -> None:
         until = now + min(seconds, LONGEST_REST)
         self.resting_until = max(self.resting_until, until)
+
+    @property
+    def standing(self) -> str:
+        """What it is called, the state of its breaker, and what last went wrong."""
+        last = f"; last failure: {self.last_failure}" if self.last_failure else ""
+        return f"{self.endpoint.name} ({self.breaker.state.value}{last})"
 
     def statistics(self, breaker: BreakerStatistics, now: float) -> EndpointStatistics:
         """Return what is known, beside the breaker's."""
@@ -225,3 +236,14 @@ class EndpointHealth:
             ejected=max(0.0, self.credential.until - now),
             breaker=breaker,
         )
+
+
+def _in_brief(error: StreamError, name: str) -> str:
+    """Return what happened, without what to do and without what the server wrote.
+
+    It is told to other streams than the one that met it.
+    """
+    if isinstance(error, APIError):
+        said = "reported an error" if error.status is None else f"status {error.status}"
+        return f"{type(error).__name__}, {said}"
+    return error.message.removeprefix(f"{name}: ").partition(". ")[0].rstrip(".")

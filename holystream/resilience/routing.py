@@ -365,14 +365,16 @@ class Router:
                 self._forget(assignment.serial, -math.inf)
 
     def _nobody(self, model: str | None) -> CircuitOpen:
-        states = ", ".join(
-            f"{health.endpoint.name} ({health.breaker.state.value})"
-            for health in self._usable(model, self._clock())
-        )
+        usable = self._usable(model, self._clock())
+        states = ", ".join(health.standing for health in usable)
+        seconds = self.retry_after(model=model)
+        when = "until its reset()"
+        if seconds is not None:
+            when = f"to be tried again in {seconds:.3g} s"
+        which = "the endpoint" if len(usable) == 1 else "every endpoint"
         return CircuitOpen(
-            "every endpoint fails and is left alone for now, so this request was not "
-            f"sent: {states}",
-            retry_after=self.retry_after(model=model),
+            f"{which} fails and is left alone for now, {when}: {states}",
+            retry_after=seconds,
         )
 
     def _connected(self, assignment: Assignment) -> None:
