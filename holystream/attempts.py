@@ -152,6 +152,8 @@ class Attempts:
         self._attempt_due = due_of_an_attempt()
         self._assignment = assignment
         exchange.endpoint = assignment.endpoint.name
+        key = assignment.endpoint.key
+        exchange.own_key = key is not None and key.of_endpoint
         if exchange.keeps and exchange.endpoint != before:
             exchange.moved()
         self._queued += queued

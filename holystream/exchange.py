@@ -66,6 +66,7 @@ class Exchange:
         interruptions: Attempts that failed.
         guarantee: What the text so far is worth.
         completion: The finished answer, once it is.
+        own_key: The key is the endpoint's own, and not the client's.
         complete: Whether it is.
         error: Why no answer will come, once that is so.
         failure: The fault that the last batch brought, to be passed to `fault`.
@@ -98,6 +99,7 @@ class Exchange:
         self.request = request
         self.stream_id = stream_id
         self.endpoint = endpoint
+        self.own_key = False
         self.transcript = Transcript()
         self.answering = False
         self.attempts = 0
@@ -563,6 +565,7 @@ class Exchange:
             key_variable=self._provider.profile.key_variable,
             timeouts=self._timeouts,
             provider=self.endpoint,
+            own_key=self.own_key,
             secrets=self._unsaid,
         )
         error.__cause__ = fault.__cause__

@@ -13,8 +13,10 @@ import pytest
 import tenacity
 
 from holystream import (
+    AuthenticationError,
     Client,
     ConfigurationError,
+    Endpoint,
     Guarantee,
     HolystreamError,
     InvalidAPIKey,
@@ -24,7 +26,7 @@ from holystream import (
     StreamState,
     Timeouts,
 )
-from holystream.simulator import Script
+from holystream.simulator import Script, Simulator
 
 KEY = "sk-0123456789abcdef"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -487,3 +489,21 @@ class TestSharing:
             cut = threads * each // 4
             assert simulator.connections <= limit + cut, "whole ones are used again"
         assert len(simulator.requests) == threads * each
+
+
+def test_a_refused_key_is_called_by_where_it_was_given():
+    with Simulator(api_keys=["hs-right-4f9a1c"]) as sim:
+        there = Endpoint(sim.base_url, key="hs-wrong-4f9a1c", name="east")
+        for arguments, said in (
+            ({"endpoints": [there]}, "Check the key= of its Endpoint."),
+            (
+                {"api_key": "hs-wrong-4f9a1c", "base_url": sim.base_url},
+                "HOLYSTREAM_API_KEY, or the argument api_key=",
+            ),
+        ):
+            with (
+                Client(**arguments, model="m") as client,
+                pytest.raises(AuthenticationError) as caught,
+            ):
+                client.complete("hello")
+            assert said in caught.value.message

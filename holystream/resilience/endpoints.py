@@ -77,12 +77,17 @@ _PROBLEMS: Final[tuple[tuple[Callable[[str], object], str], ...]] = (
 
 
 class APIKey:
-    """A secret that neither `repr`, `str`, a format nor a pickle shows."""
+    """A secret that neither `repr`, `str`, a format nor a pickle shows.
 
-    __slots__ = ("_text",)
+    Attributes:
+        of_endpoint: It was given to one `Endpoint`, and not to the client.
+    """
 
-    def __init__(self, text: str) -> None:
+    __slots__ = ("_text", "of_endpoint")
+
+    def __init__(self, text: str, *, of_endpoint: bool = False) -> None:
         self._text = text
+        self.of_endpoint = of_endpoint
 
     def reveal(self) -> str:
         """Return the key itself, for the header that carries it."""
@@ -151,7 +156,11 @@ class Endpoint:
         for field in dataclasses.fields(self):
             # Shown by a traceback of its own making.
             put(self, field.name, None)
-        secret = key if key is None or isinstance(key, APIKey) else APIKey(key)
+        secret = (
+            key
+            if key is None or isinstance(key, APIKey)
+            else APIKey(key, of_endpoint=True)
+        )
         # An error's traceback may be shown with its variables.
         del key
         if secret is not None:
