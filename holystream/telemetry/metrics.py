@@ -75,10 +75,11 @@ class Numbers:
         opened: Streams that were opened.
         streams: Streams that ended, by outcome: "done", "error", "cancelled", "closed"
             and "abandoned".
-        stream_errors: Streams that ended with an error, by the name of its class.
+        stream_errors: Streams that ended with an error, by the name of its class; those
+            that their callers ended are not among them.
         attempts: Attempts that ended, by outcome: "finished", "failed", "cancelled",
             "closed" and "abandoned".
-        attempt_errors: Attempts that ended with an error, by the name of its class.
+        attempt_errors: Attempts that failed, by the name of the error's class.
         retries: Attempts after the first of their stream, by the name of the error
             that made them necessary; "unknown" where nobody said.
         strategies: Attempts that went on with a text, by how they did.

@@ -113,7 +113,8 @@ class PrometheusExporter:
         self._causes.pop(record.stream_id, None)
         self._metric(names.ACTIVE, *who).dec()
         self._metric(names.STREAMS, *who, record.outcome).inc()
-        if record.error_type is not None:
+        # What its caller ended has an error too, which is no fault.
+        if record.error_type is not None and record.outcome == "error":
             self._metric(names.ERRORS, *who, record.error_type).inc()
         self._metric(names.DURATION, *who).observe(record.duration)
         self._metric(names.QUEUE_WAIT, *who).observe(record.queued)

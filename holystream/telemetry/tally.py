@@ -108,7 +108,8 @@ class Tally:
     def add_attempt(self, record: AttemptRecord, cause: str | None) -> None:
         """Count one attempt, and the error that made it necessary."""
         _count(self.attempts, record.outcome)
-        if record.error_type is not None:
+        # What its caller ended has an error too, which is no fault.
+        if record.error_type is not None and record.outcome == "failed":
             _count(self.attempt_errors, record.error_type)
         if record.number > 1:
             _count(self.retries, cause or "unknown")
@@ -118,7 +119,7 @@ class Tally:
     def add_stream(self, record: StreamRecord) -> None:
         """Count one stream."""
         _count(self.streams, record.outcome)
-        if record.error_type is not None:
+        if record.error_type is not None and record.outcome == "error":
             _count(self.stream_errors, record.error_type)
         self.interruptions += record.interruptions
         if record.recoveries:

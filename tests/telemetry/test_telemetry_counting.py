@@ -44,11 +44,15 @@ class Model:
         self.opened = sum(isinstance(note, tuple) for note in told)
         self.streams = collections.Counter(note.outcome for note in streams)
         self.stream_errors = collections.Counter(
-            note.error_type for note in streams if note.error_type
+            note.error_type
+            for note in streams
+            if note.error_type and note.outcome == "error"
         )
         self.attempts = collections.Counter(note.outcome for note in attempts)
         self.attempt_errors = collections.Counter(
-            note.error_type for note in attempts if note.error_type
+            note.error_type
+            for note in attempts
+            if note.error_type and note.outcome == "failed"
         )
         self.strategies = collections.Counter(
             note.strategy for note in attempts if note.strategy

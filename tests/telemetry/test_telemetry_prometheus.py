@@ -55,6 +55,17 @@ def exported():
     server.server_close()
 
 
+@pytest.mark.parametrize("outcome", ["cancelled", "closed"])
+def test_a_stream_that_its_caller_ended_is_no_error(exported, outcome):
+    telemetry, scrape = exported
+    telemetry.opened("openai", "eu", "gpt-5")
+    telemetry.attempt(attempt(outcome=outcome, error_type="StreamClosed"))
+    telemetry.stream(stream(outcome=outcome, error_type="StreamClosed"))
+    assert "StreamClosed" not in scrape()
+    assert "StreamClosed" not in render(telemetry.metrics())
+    assert telemetry.metrics().attempt_errors == {}
+
+
 def test_a_scrape_over_http(exported):
     telemetry, scrape = exported
     telemetry.opened("openai", "eu", "gpt-5")
