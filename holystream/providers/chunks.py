@@ -35,6 +35,7 @@ __all__ = [
     "read_identity",
     "read_leniently",
     "read_named",
+    "read_named_spoken",
     "read_plain",
     "read_spoken",
     "read_text",
@@ -154,6 +155,12 @@ class SpokenChunk(msgspec.Struct, gc=False):
     error: None = None
 
 
+class NamedSpokenChunk(SpokenChunk, gc=False):
+    """The same with the id of the answer."""
+
+    id: str | None = None
+
+
 class TextOnlyDelta(SpokenDelta, gc=False):
     """The same where it would be news who speaks."""
 
@@ -181,6 +188,7 @@ class _Identified(msgspec.Struct, gc=False):
 _read_identified = msgspec.json.Decoder(_Identified).decode
 read_text = msgspec.json.Decoder(TextOnlyChunk).decode
 read_spoken = msgspec.json.Decoder(SpokenChunk).decode
+read_named_spoken = msgspec.json.Decoder(NamedSpokenChunk).decode
 read_plain = msgspec.json.Decoder(Chunk).decode
 read_named = msgspec.json.Decoder(NamedChunk).decode
 

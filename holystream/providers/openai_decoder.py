@@ -37,11 +37,10 @@ from holystream.providers.chunks import (
     read_leniently,
     read_named,
     read_plain,
-    read_spoken,
     read_text,
 )
 from holystream.providers.logprobs import read_tokens
-from holystream.providers.speaker import Speaker
+from holystream.providers.speaker import Speaker, introduced
 from holystream.providers.surrogates import REPLACEMENT, mend
 from holystream.providers.tool_calls import ToolCalls, ToolCallsState
 from holystream.providers.usage import read_usage
@@ -95,11 +94,14 @@ class OpenAIChatDecoder:
         self._profile = profile
         self._choices = choices
         self._segment = segment
-        # Until two chunks have told the answer's names, chunks are read with them.
+        # Until its chunks have told an answer's names, they are read with them.
         self._read: Callable[[bytes], Chunk] = read_named
         self._only_text = False
         self._read_text: Callable[[bytes], SpokenChunk] = read_text
-        self._speaker = Speaker()
+        # By the index of what they answer.
+        self._speakers: dict[int, Speaker] = {}
+        # Not all of them are known, or another one was introduced.
+        self._wary = True
         # Where one answer was asked for: the index that each part of it came under.
         self._indexes: dict[str, int] = {}
         self._text_lengths: dict[int, int] = {}
@@ -324,11 +326,10 @@ class OpenAIChatDecoder:
         """Take a chunk: first what it adds, then how it ends."""
         choices = chunk.choices or ()
         if isinstance(chunk, NamedChunk):
-            self._name(chunk)
-        if b'"role"' in data and self._text_lengths.get(0):
-            self._meet(data)
-        if self._speaker.another:
-            self._speaker.check(choices, data)
+            self.response_id = self.response_id or chunk.id or None
+            self.model = self.model or chunk.model or None
+        if self._wary or b'"role"' in data:
+            self._meet(chunk, data)
         for choice in choices:
             delta = choice.delta
             if delta is None and choice.message is not None and self._is_new(choice):
@@ -348,18 +349,42 @@ class OpenAIChatDecoder:
             if choice.finish_reason and self.failure is None:
                 self._finish(choice.index or 0, choice.finish_reason, data, events)
 
-    def _name(self, chunk: NamedChunk) -> None:
-        self.response_id = self.response_id or chunk.id or None
-        self.model = self.model or chunk.model or None
-        naming = self._read is read_named and bool(chunk.choices)
-        if naming and self._speaker.name(chunk.id):
-            self._read = read_plain
+    def _meet(self, chunk: Chunk, data: bytes) -> None:
+        """Note who speaks, and refuse another one.
 
-    def _meet(self, data: bytes) -> None:
-        """Take a chunk in the midst of the text that may say who speaks."""
-        several = self._choices > 1 or bool(self.finish_reasons)
-        if several or self._speaker.speaks(data):
-            self._read_text = read_spoken
+        Raises:
+            Malformed: Another answer goes on where one has begun.
+        """
+        many = self._choices > 1
+        named: set[int] = set()
+        name, roles = introduced(data) if b'"role"' in data else (None, ())
+        for choice in chunk.choices or ():
+            index = (choice.index or 0) if many else 0
+            speaker = self._speakers.get(index)
+            if speaker is None:
+                speaker = self._speakers[index] = Speaker()
+            speaks = (choice.index or 0) in roles and self._begun(index)
+            if not speaker.known:
+                # A proxy may have numbered the parts of one answer.
+                if isinstance(chunk, NamedChunk) and index not in named:
+                    named.add(index)
+                    speaker.name(chunk.id, introduced=speaks)
+            elif speaks:
+                speaker.meet(name)
+                if index == 0 and not speaker.another:
+                    self._read_text = speaker.reading
+            if speaker.another:
+                speaker.check(choice, data)
+        speakers = self._speakers.values()
+        if len(speakers) >= self._choices and all(each.known for each in speakers):
+            self._read = read_plain
+        self._wary = self._read is read_named or any(each.another for each in speakers)
+
+    def _begun(self, index: int) -> bool:
+        """Whether anything of this answer has come."""
+        return bool(
+            self._said(index) or index in self._calls or index in self.finish_reasons
+        )
 
     def _index_of(self, choice: ChunkChoice, delta: Delta | None) -> int:
         """Return the number of the answer that a choice adds to.

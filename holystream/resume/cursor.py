@@ -4,7 +4,7 @@ An id proves nothing by itself: a server that does not know ``Last-Event-ID`` an
 200 with another generation, whose ids begin anew. What counts as proof is the answer's
 own id together with the next number, or with messages that are known; where the answer
 is kept under a name of ours, the name. Some servers give all answers one id: where one
-begins with its first message again, all that were taken must come again, and be the same.
+begins with its first message again, all that came must come again, and be the same.
 """
 
 from __future__ import annotations

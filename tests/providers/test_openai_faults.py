@@ -16,9 +16,11 @@ from chat_chunks import (
     run,
     said,
     text,
+    tool,
 )
 
 from holystream.errors import Phase
+from holystream.events import UsageReport
 from holystream.providers.openai_chat import OpenAIChat
 from holystream.wire.faults import FaultKind
 from holystream.wire.sse import ServerSentEvent
@@ -80,6 +82,67 @@ def test_another_answer_within_this_one_is_not_its_rest(sent, together, before):
     assert not decoder.complete(clean_end=True)
 
 
+def named(*data, name="chatcmpl-2"):
+    return [each.replace(b"chatcmpl-1", name.encode()) for each in data]
+
+
+PAID = tool(name="pay", id="call_1", arguments='{"eur": 100}')
+"""A whole call, which would be made twice."""
+START = chunk(choice(role="assistant"))
+SWITCHED = {
+    "behind a finish reason": ([*OPENAI[:4], finish()], named(START, text("c"))),
+    "with its end at once": (
+        OPENAI[:4],
+        named(chunk(choice(role="assistant", content="c", finish="stop"))),
+    ),
+    "by a tool call": ([START, PAID], named(START, PAID, finish("tool_calls"))),
+    "behind a tool call": (
+        [START, PAID, finish("tool_calls")],
+        named(START, PAID, finish("tool_calls")),
+    ),
+    "in its reasoning": (
+        [START, *[chunk(choice(reasoning_content=each)) for each in "ab"]],
+        named(START, chunk(choice(reasoning_content="c")), text("d"), finish()),
+    ),
+    "by a refusal": ([START, text("a")], named(START, chunk(choice(refusal="No")))),
+    "from the second chunk on": (
+        [chunk(choice(role="assistant", content="a"))],
+        named(START, text("b"), finish()),
+    ),
+    "where a role is in each": (
+        [chunk(choice(role="assistant", content=each)) for each in "abcd"],
+        named(*[chunk(choice(role="assistant", content=each)) for each in "ef"]),
+    ),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), SWITCHED.values(), ids=SWITCHED)
+@pytest.mark.parametrize("together", [True, False])
+def test_nor_is_one_that_goes_on_in_another_way(first, second, together):
+    alone, expected = run(*first)
+    assert alone.failure is None
+    decoder = new_decoder()
+    sent = [*first, *second, DONE]
+    batches = [sent] if together else [[each] for each in sent]
+    events = [event for each in batches for event in decoder.decode(messages(*each))]
+    assert decoder.failure is not None
+    assert "another answer" in decoder.failure.detail
+    assert not decoder.complete(clean_end=True)
+    kept = [each for each in events if type(each) is not UsageReport]
+    assert len(kept) == len(expected), "nothing of the second one was told"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_nor_is_one_of_several(index):
+    both = [chunk(choice(index=each, role="assistant")) for each in (0, 1)]
+    begun = [text("a", each) for each in (0, 1)]
+    decoder, events = run(
+        *both, *begun, *named(both[index], text("b", index)), finish(), DONE, n=2
+    )
+    assert "another answer" in decoder.failure.detail
+    assert said(events, index=index) == "a"
+
+
 def numbered(*data):
     """What a server sends that gives each chunk an id of its own."""
     return [
@@ -96,16 +159,20 @@ LEGITIMATE = {
     "an id for each chunk": numbered(*OPENAI[:-1]),
     "with a role each": numbered(spoken(""), spoken("a"), spoken("b"), finish()),
     "a role each": [spoken(""), spoken("a"), spoken("b"), text("c"), finish()],
+    "an id and several parts each": numbered(
+        *[
+            chunk(
+                choice(role="assistant", reasoning_content=each),
+                choice(index=1, role="assistant", content=each),
+            )
+            for each in "abc"
+        ],
+        chunk(choice(index=1, finish="stop")),
+    ),
     "no ids": [each.replace(b"chatcmpl-1", b"") for each in OPENAI[:-1]],
     "an id for the end": [*OPENAI[:4], other(finish="stop"), other(role=None)],
     "another id, no role": [*OPENAI[:4], other("c", role=None), finish()],
     "another id without text": [*OPENAI[:4], other(""), text("c"), finish()],
-    "behind a finish reason": [
-        *OPENAI[:4],
-        finish(),
-        *OTHERS["introduced apart"],
-        finish(),
-    ],
     "a role that comes late": [*OPENAI[:4], spoken(""), text("c"), finish()],
     "words of its own": [*OPENAI[:4], text('{"role": "x"}'), finish()],
 }
