@@ -184,11 +184,12 @@ class Driver(Generic[Message, Event]):
                 events = self._next_events()
             if events is None:
                 return False
-            if self._recorder is not None:
-                self._recorder.record(events, self._now())
-            if exchange.complete:
-                # Not before it is recorded: else it has failed.
-                self._attempts.finished(self._now())
+            if self._recorder is not None or exchange.complete:
+                self._settle(events)
+            guard = self._guard
+            if events and guard is not None:
+                # The caller's time begins; that of what brought him nothing counts.
+                guard.reading_since = None
             if self._tell is None:
                 # As `hold`, which is a call more: a token waits for what is done here.
                 self._batch = events
@@ -208,6 +209,14 @@ class Driver(Generic[Message, Event]):
             raise
         else:
             return True
+
+    def _settle(self, events: list[Event]) -> None:
+        """Record what is about to be handed over; if it is all, tell of that."""
+        if self._recorder is not None:
+            self._recorder.record(events, self._now())
+        if self._exchange.complete:
+            # Not before it is recorded: else it has failed.
+            self._attempts.finished(self._now())
 
     def take(self, events: list[Event]) -> None:
         """Hold events that are to be handed over, or keep them to be told first."""

@@ -70,6 +70,7 @@ class Exchange:
         complete: Whether it is.
         error: Why no answer will come, once that is so.
         failure: The fault that the last batch brought, to be passed to `fault`.
+        folds: Reads whose content is in the transcript.
         wait: What to wait for before the next attempt.
         patient: It waits for a breaker, as far as its deadline allows, instead of being
             sent away: nobody waits for it alone.
@@ -132,6 +133,7 @@ class Exchange:
         self._furthest = 0
         self._counted = 0
         self._swallowed = 0
+        self.folds = 0
         self._tailing = False
         self.failure: Fault | None = None
         self._fault: Fault | None = None
@@ -139,6 +141,8 @@ class Exchange:
         self._restored = False
         # Content has come over the only connection, and what comes goes straight on.
         self._unbroken = False
+        # What was decoded is not in the transcript yet.
+        self._folding = False
 
     def start(self, now: float) -> list[StreamEvent]:
         """Begin: the deadline counts from here."""
@@ -175,7 +179,7 @@ class Exchange:
         """Return where the exchange stands, for another process to go on."""
         joining = self._joining
         decoder, cursor = joining.checkpoint()
-        return Checkpoint(
+        checkpoint = Checkpoint(
             segment=joining.segment,
             guarantee=self.guarantee,
             attempts=self.attempts,
@@ -190,6 +194,9 @@ class Exchange:
             generated=self.generated,
             written=self.transcript.written,
         )
+        # A Ctrl-C between the two steps of taking a read leaves a place in the answer
+        # that the text has not come to.
+        return checkpoint.without_place() if self._folding else checkpoint
 
     @property
     def resume_token(self) -> str | None:
@@ -231,7 +238,7 @@ class Exchange:
         self._counted = self.transcript.content_events
         self._swallowed = 0
         self._tailing = False
-        self._unbroken = False
+        self._unbroken = self._folding = False
         self.clocks = ReadClocks(self._timeouts, self.deadline)
         return self.clocks
 
@@ -265,6 +272,7 @@ class Exchange:
         Sets ``failure`` where the stream itself reports an error, does not parse, or
         turns out to be another answer: what came before it is returned.
         """
+        self._folding = True
         if self._unbroken and len(batch) == 1 and not batch[0].id:
             decoder = self._decoder
             events = decoder.decode(batch)
@@ -276,6 +284,8 @@ class Exchange:
                     # Nearly every token, and a token waits for all that is done here.
                     self.clocks.content_came = True
                     self._furthest = self.transcript.add_text(event.text)
+                    self.folds += 1
+                    self._folding = False
                     return events
             self._set_clocks(events)
             self._fold(events, now)
@@ -303,6 +313,8 @@ class Exchange:
             if extent > self._furthest:
                 self._furthest = extent
                 self._progress.progressed(now)
+        self.folds += 1
+        self._folding = False
 
     def _conclude(self, events: list[StreamEvent], now: float) -> list[StreamEvent]:
         """Find out where that leads; return it with the end, if this was it."""

@@ -79,6 +79,8 @@ class Recorder:
         # The claim could not be given back: the client's next call tries again.
         self._kept = False
         self._held: list[StreamEvent] = []
+        # The reads of the exchange whose events were brought here.
+        self._folds = exchange.folds
         # Characters of the first answer that are held, and that are stored.
         self._characters = 0
         self._stored = 0
@@ -117,9 +119,12 @@ class Recorder:
             JournalError: They cannot be stored, and shall not be handed over.
             StreamCancelled: They are stored, and somebody asked the stream to stop.
         """
-        if not self._records or not events:
+        if not self._records:
             return
         self._held += events
+        self._folds = self._exchange.folds
+        if not events:
+            return
         recording = self._recording
         if recording.every or recording.interval:
             if self._may_lag(events, now):
@@ -215,9 +220,12 @@ class Recorder:
             return False
         held, self._held = self._held, []
         self._characters = 0
-        cursor = self._exchange.checkpoint().encode()
+        checkpoint = self._exchange.checkpoint()
+        if self._folds != self._exchange.folds:
+            # A Ctrl-C has taken the events of a read before they came here.
+            checkpoint = checkpoint.without_place()
         try:
-            self._journal.append(self._claim, held, cursor=cursor)
+            self._journal.append(self._claim, held, cursor=checkpoint.encode())
         except JournalError as error:
             stream_id = self._exchange.stream_id
             kept = (

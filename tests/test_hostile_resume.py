@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import sys
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -100,6 +101,8 @@ class TestWhereTheRestIsKept:
             Simulator(script=Script(ids="named"), text=answer_to) as one,
             Simulator(script=Script(ids="named"), text=answer_to) as two,
         ):
+            # However much a read brings, it is not all.
+            two.play(Script(ids="named", stall_at=4000))
 
             def client(*, first=0, **options):
                 return Client(
@@ -254,3 +257,37 @@ def test_a_stream_that_a_signal_kept_from_being_made_ends_in_silence(monkeypatch
     object.__new__(Driver)
     gc.collect()
     assert complaints == []
+
+
+def test_an_id_that_was_taken_back_is_no_place_for_what_follows():
+    """What came behind an empty ``id:`` came behind the last place there was."""
+    words = [f"w{number} " for number in range(10)]
+
+    def piece(text, **more):
+        choice = {"index": 0, "delta": {"content": text}, **more}
+        return json.dumps({"id": "r1", "choices": [choice]})
+
+    def serve(connection):
+        request = read_request(connection)
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+        )
+        asked = re.search(rb"(?i)last-event-id: r1-(\d+)", request)
+        first = int(asked[1]) if asked else 0
+        for number in range(first, 10):
+            event_id = f"r1-{number + 1}" if number < 3 else ""
+            event = f"id: {event_id}\ndata: {piece(words[number])}\n\n"
+            connection.sendall(event.encode())
+            # Read alone: two in one read go another way.
+            read[number].wait(10)
+            if number == 5 and not asked:
+                return
+        connection.sendall(f"data: {piece('', finish_reason='stop')}\n\n".encode())
+        connection.sendall(b"data: [DONE]\n\n")
+
+    read = [threading.Event() for _ in words]
+    with Peer(serve) as peer, Client(KEY, base_url=peer.url, model="m") as client:
+        with client.stream("hello") as stream:
+            for text in stream.text_stream:
+                read[int(text[1:])].set()
+        assert stream.completion.text == "".join(words)

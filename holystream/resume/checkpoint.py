@@ -55,6 +55,10 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     def __repr__(self) -> str:
         return f"<Checkpoint of segment {self.segment}>"
 
+    def without_place(self) -> Checkpoint:
+        """Return it without a place in the answer: that is to be found by the text."""
+        return msgspec.structs.replace(self, decoder=b"", cursor=None)
+
     def encode(self) -> bytes:
         """Return it as bytes."""
         return _encoder.encode(self)

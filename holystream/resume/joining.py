@@ -144,7 +144,8 @@ class Joining:
     @property
     def idle(self) -> bool:
         """Whether messages without an id go to the decoder and on without it."""
-        return self.joined and self._gate is None and not self._tracker.keeps_bytes
+        keeps = self._tracker.keeps_bytes or self._tracker.keeps_ids
+        return self.joined and self._gate is None and not keeps
 
     @property
     def stopped(self) -> bool:

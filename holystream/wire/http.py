@@ -103,7 +103,6 @@ class HttpConnection:
                 complete before it have been returned.
         """
         guard, raw, parser, lines = self._guard, self._raw, self._parser, self._lines
-        guard.reading_since = None
         while True:
             if self._kept_back:
                 kept_back, self._kept_back = self._kept_back, []
