@@ -648,7 +648,9 @@ class Client:
     def close(self) -> None:
         """Close the connections that are idle; streams that are open go on.
 
-        A journal that was opened by its path is closed with the last of these.
+        A journal that was opened by its path is closed with the last of these. A client
+        that is used afterwards connects anew and opens its journal anew: close it
+        again then.
         """
         self._builder.close_abandoned()
         self._builder.transport.close()

@@ -507,3 +507,12 @@ def test_a_refused_key_is_called_by_where_it_was_given():
             ):
                 client.complete("hello")
             assert said in caught.value.message
+
+
+def test_a_closed_client_that_is_used_connects_and_records_anew(sim, tmp_path):
+    with at(sim, journal=tmp_path / "streams.db") as client:
+        assert client.complete("echo:before").text == "before"
+        client.close()
+        with client.stream("echo:after", stream_id="after") as stream:
+            assert stream.get_final_text() == "after"
+        assert client.resume("after").get_final_text() == "after"

@@ -21,6 +21,9 @@ from holystream.wire.base_url import check_base_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+_PATH: Final = "/chat/completions"
+"""What tutorials show behind a base URL."""
+
 _QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d"
 
 _PLACEHOLDER: Final = re.compile(
@@ -172,6 +175,11 @@ class Endpoint:
             has_key=False,
             called=f"the base_url of {'an Endpoint' if name is None else called(name)}",
         )
+        if url.endswith(_PATH):
+            raise ConfigurationError(
+                f"base_url ends in {_PATH!r}, which is added to it for each request: "
+                f"leave that out (it is {url!r})"
+            )
         if name is None:
             name = urllib.parse.urlsplit(url).netloc
         _check_label(name, "name")

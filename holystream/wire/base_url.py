@@ -13,8 +13,6 @@ from typing import Final
 from holystream.errors import ConfigurationError
 from holystream.wire.request import is_loopback
 
-_PATH: Final = "/chat/completions"
-"""What tutorials show behind a base URL, and is added to it."""
 _HOST: Final = re.compile(r"[\w.~-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -69,11 +67,6 @@ def check_base_url(
         raise ConfigurationError(
             f"{called} with http:// would send the API key unencrypted: use https://, "
             "or say allow_http=True if the network is your own" + shown
-        )
-    if parts.path.rstrip("/").endswith(_PATH):
-        raise ConfigurationError(
-            f"{called} is where the path of a request is added: leave {_PATH!r} out"
-            + shown
         )
     netloc = parts.netloc.lower().rstrip(":")
     return f"{parts.scheme}://{netloc}{parts.path}".rstrip("/")

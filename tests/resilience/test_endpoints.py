@@ -232,8 +232,6 @@ def test_a_good_base_url_loses_only_its_trailing_slash(url, normal):
         ("https://host:port/v1", "is not a URL"),
         ("https://host:99999/v1", "is not a URL"),
         ("https://[::1/v1", "is not a URL"),
-        ("https://host/v1/chat/completions", "leave '/chat/completions' out"),
-        ("https://host/v1/chat/completions/", "leave '/chat/completions' out"),
         ("https://host/v1?key=x", "without '?' or '#'"),
         ("https://host/v1?", "without '?' or '#'"),
         ("https://host/v1#x", "without '?' or '#'"),
@@ -285,3 +283,9 @@ def test_any_text_is_a_base_url_or_refused(text):
         return
     assert url.startswith(("http://", "https://"))
     assert not url.endswith("/")
+
+
+def test_the_path_of_a_request_is_no_part_of_a_base_url():
+    for url in ("https://host/v1/chat/completions", "https://host/chat/completions/"):
+        with pytest.raises(ConfigurationError, match="leave that out"):
+            Endpoint(url)
