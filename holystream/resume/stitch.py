@@ -1,9 +1,10 @@
 """Stitch: a new turn asks the model to go on; opt-in, for the seam is only likely.
 
 What the model repeats of the tail is dropped, but only if its answer begins with it,
-for at least 24 characters, up to the end of a word, and not within a text that repeats
-itself: by chance that happens once in some hundred seams, and deleting what belongs to
-the answer is worse than a visible repetition.
+for at least 24 characters, up to the end of a word: by chance that happens once in some
+hundred seams, and deleting what belongs to the answer is worse than a visible
+repetition. So nothing is dropped that the text has said before, or that begins as it
+ends: there the model may as well go on.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ _WINDOW: Final = 512
 """Characters of the tail that a model may repeat."""
 _ANCHOR: Final = 24
 """The shortest repetition that is taken for one."""
+_RECENT: Final = 2048
+"""Characters in which what was said once may be said again."""
+_EDGE: Final = 12
+"""Characters that no part of a text begins and ends with by chance."""
 _ANEW: Final = 32
 """An answer that begins with this much of the delivered one was begun anew."""
 _ASKED: Final = 60
@@ -62,6 +67,7 @@ class OverlapRule:
 
     def __init__(self, text: str) -> None:
         self._tail = text[-_WINDOW:]
+        self._recent = text[-_RECENT:]
         self._is_whole = len(text) <= _WINDOW
         self._head = text[:_ANEW]
 
@@ -84,17 +90,24 @@ class OverlapRule:
             edge = tail.endswith(new) and len(new) >= _ANCHOR
             if anew or longer or edge:
                 return None
-        return max(
+        found = max(
             (
                 size
                 for size in sizes
                 if _ANCHOR <= size <= len(new)
                 and tail.endswith(new[:size])
                 and _covers_a_word(new, size)
-                and not _repeats(tail, size)
             ),
             default=0,
         )
+        return found if found and self._is_said_once(new[:found]) else 0
+
+    def _is_said_once(self, part: str) -> bool:
+        """Whether this part of the tail is nowhere else, not even partly over itself."""
+        if self._recent.find(part) < len(self._recent) - len(part):
+            return False
+        sizes = range(_EDGE, len(part))
+        return not any(part.startswith(part[-size:]) for size in sizes)
 
     def _repeats_all(self, new: str, *, ended: bool) -> bool:
         """Whether a model that began with the whole text may yet go on behind it."""
@@ -109,8 +122,3 @@ def _covers_a_word(new: str, size: int) -> bool:
     if any(char.isspace() or category(char) == "Lo" for char in new[:size]):
         return True
     return size == len(new) or not (new[size - 1].isalnum() and new[size].isalnum())
-
-
-def _repeats(tail: str, size: int) -> bool:
-    """Whether the tail repeats itself with this period, as the answer then may too."""
-    return len(tail) >= 2 * size and tail[-2 * size : -size] == tail[-size:]

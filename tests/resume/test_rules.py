@@ -289,7 +289,30 @@ class TestOverlaps:
         verse = "row row row your boat ahoy "
         rule = OverlapRule(f"Sing: {verse}{verse}")
         assert skipped(rule, f"{verse}gently") == 0
-        assert skipped(rule, f"{verse}{verse}gently") == 2 * len(verse)
+        # Said again, or sung four times.
+        assert skipped(rule, f"{verse}{verse}gently") == 0
+
+    @pytest.mark.parametrize(
+        ("text", "cut"),
+        [("ha " * 60, 100), ("ha " * 30, 45), ("天地玄黄" * 20, 45)]
+        + [("- item: yes\n" * 12, cut) for cut in (24, 30, 48, 70, 80, 120)],
+    )
+    @pytest.mark.parametrize("before", ["", "It goes like this: "])
+    def test_nor_goes_on_to(self, text, cut, before):
+        rule = OverlapRule(before + text[:cut])
+        assert skipped(rule, f"{text[cut:]}!") == 0
+
+    def test_nor_says_the_same_twice(self):
+        refrain = "and that is all there is to it. "
+        said = "".join(f"verse {number}, " for number in range(60))
+        rule = OverlapRule(f"Oh, {refrain}{said}{refrain}")
+        assert skipped(rule, f"{refrain}The end.") == 0
+        # Its beginning and its end are the same: one of them may be all that is said.
+        rule = OverlapRule(f"Oh, {refrain}Never doubt it, {refrain}")
+        assert skipped(rule, f"{refrain}Never doubt it, {refrain}The end.") == 0
+        # But it is no matter if its end is found within it.
+        once = f"And so on, {refrain}Never doubt it, {refrain}"
+        assert skipped(OverlapRule(f"Oh, {once}"), f"{once}The end.") == len(once)
 
     def test_only_at_the_start_of_what_comes(self):
         rule = OverlapRule(f"Once upon a time {TAIL}")
