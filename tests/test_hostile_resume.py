@@ -99,10 +99,9 @@ class TestWhereTheRestIsKept:
         """Break a stream off at the second of two endpoints that keep answers."""
         with (
             Simulator(script=Script(ids="named"), text=answer_to) as one,
-            Simulator(script=Script(ids="named"), text=answer_to) as two,
-        ):
             # However much a read brings, it is not all.
-            two.play(Script(ids="named", stall_at=4000))
+            Simulator(script=Script(ids="named", stall_at=4000), text=answer_to) as two,
+        ):
 
             def client(*, first=0, **options):
                 return Client(

@@ -77,4 +77,4 @@ def test_the_journal_goes_on_with_what_it_holds(sim, tmp_path, recording):
                 continue
             except StreamInterrupted as error:
                 kept = error.partial_text
-                assert TEXT.startswith(kept)  # noqa: PT017 - it may end well, too
+                assert TEXT.startswith(kept)
