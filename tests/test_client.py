@@ -509,8 +509,8 @@ def test_a_refused_key_is_called_by_where_it_was_given():
             assert said in caught.value.message
 
 
-def test_a_closed_client_that_is_used_connects_and_records_anew(sim, tmp_path):
-    with at(sim, journal=tmp_path / "streams.db") as client:
+def test_a_closed_client_that_is_used_connects_and_records_anew(simulator, tmp_path):
+    with at(simulator, journal=tmp_path / "streams.db") as client:
         assert client.complete("echo:before").text == "before"
         client.close()
         with client.stream("echo:after", stream_id="after") as stream:

@@ -59,7 +59,7 @@ _MEANINGS: Final = {
     DONE: "done: the answer is complete",
     FAILED: "the answer broke off, no connection, or any other failure",
     USAGE: "wrong arguments or input, or the API found the request wrong",
-    CONFIGURATION: "configuration or API key: missing, refused, not permitted",
+    CONFIGURATION: "configuration, journal or API key: missing, refused, not permitted",
     LIMITED: "rate limit, or no credit left",
     TIMEOUT: "a timeout or the deadline passed",
     INTERRUPTED: "Ctrl-C; what had arrived was printed",

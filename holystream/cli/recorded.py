@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from holystream.cli.answer import Printer
     from holystream.cli.console import Output
-    from holystream.journal import Journal
+    from holystream.journal import Journal, StreamMeta
 
 VARIABLE: Final = "HOLYSTREAM_JOURNAL"
 """The environment variable that stands for --journal."""
@@ -44,8 +44,7 @@ def needed_journal(options: argparse.Namespace) -> Journal:
     """Open the journal that is there.
 
     Raises:
-        ConfigurationError: There is none.
-        JournalError: It cannot be opened.
+        ConfigurationError: There is none, or it cannot be opened.
     """
     if options.journal is None:
         raise ConfigurationError(
@@ -60,11 +59,23 @@ def opened(path: str) -> Journal:
     """Open a journal in a file, and make it if there is none.
 
     Raises:
-        JournalError: It cannot be opened.
+        ConfigurationError: It cannot be opened.
     """
     from holystream.journal.sqlite import SQLiteJournal  # noqa: PLC0415 - if asked for
 
-    return SQLiteJournal(path)
+    try:
+        return SQLiteJournal(path)
+    except JournalError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def needs_address(meta: StreamMeta) -> bool:
+    """Whether a stream was begun with a provider that its address alone makes known."""
+    from holystream.providers.registry import PROFILES  # noqa: PLC0415 - if it runs
+    from holystream.resume.checkpoint import Recorded  # noqa: PLC0415 - as above
+
+    name = Recorded.decode(meta.request).provider
+    return name in PROFILES and PROFILES[name].base_url is None
 
 
 def checked_ways(ways: tuple[str, ...] | None, output: Output) -> None:

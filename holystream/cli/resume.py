@@ -137,13 +137,28 @@ def _client(journal: Journal, options: argparse.Namespace) -> Any:
 
     provider = provider_of(options)
     if options.provider is None and options.base_url is None:
-        provider = _addressed(_begun_with(journal, options.stream_id)) or provider
+        begun_with = _begun_with(journal, options.stream_id)
+        if begun_with is not None and _has_ended(journal, options.stream_id):
+            # It is only handed over: there is nobody to ask, and nothing to ask with.
+            return Client(
+                _NO_KEY, provider=begun_with, base_url=_NOWHERE, journal=journal
+            )
+        provider = _addressed(begun_with) or provider
     return Client(
         provider=provider,
         base_url=options.base_url,
         allow_http=options.allow_http,
         journal=journal,
     )
+
+
+_NO_KEY: Final = "none-for-nothing-is-sent"
+_NOWHERE: Final = "http://127.0.0.1:9"
+
+
+def _has_ended(journal: Journal, stream_id: str) -> bool:
+    meta = journal.meta(stream_id)
+    return meta is not None and meta.outcome is not None
 
 
 def _begun_with(journal: Journal, stream_id: str) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from holystream.cli.answer import kept
 from holystream.cli.console import Output, say
 from holystream.cli.exits import DONE, FAILED, INTERRUPTED, exit_status, reworded, table
-from holystream.cli.recorded import add_journal, needed_journal
+from holystream.cli.recorded import add_journal, needed_journal, needs_address
 
 if TYPE_CHECKING:
     import argparse
@@ -175,7 +175,13 @@ class _Follower:
         words = ["holystream", "resume", self._stream_id, "--journal", self._path]
         if written:
             words += ["--after", str(written)]
+        meta = self._journal.meta(self._stream_id)
+        where = needs_address(meta) if meta is not None else False
+        if where:
+            words += ["--base-url", "URL"]
         say(f"to go on: {shlex.join(words)}")
+        if where:
+            say("URL is the address of then, which no journal holds")
         return FAILED
 
     def _gone(self) -> int:

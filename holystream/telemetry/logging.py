@@ -11,9 +11,9 @@ import os
 import re
 import sys
 import threading
+import warnings
 from typing import TYPE_CHECKING, Final
 
-from holystream.errors import ConfigurationError
 from holystream.telemetry.records import AttemptRecord, StreamRecord
 
 if TYPE_CHECKING:
@@ -28,8 +28,19 @@ LEVELS: Final = {
     "info": logging.INFO,
     "warning": logging.WARNING,
     "error": logging.ERROR,
+    "critical": logging.CRITICAL,
 }
 """What the variable may say, beside "off" and nothing."""
+
+_ALSO: Final = {
+    "warn": logging.WARNING,
+    "fatal": logging.CRITICAL,
+    **dict.fromkeys(("1", "true", "yes", "on"), logging.INFO),
+    **{str(level): level for level in LEVELS.values()},
+}
+"""What is said elsewhere, and meant for one of these."""
+_OFF: Final = frozenset({"", "off", "0", "false", "no", "none"})
+_told: set[str] = set()
 
 _LONGEST: Final = 80
 _SECRET: Final = re.compile(
@@ -55,22 +66,30 @@ def log_from_environment(
         telemetry: Tells of the attempts and streams.
         environ: The environment.
 
-    Raises:
-        ConfigurationError: The variable says none of `LEVELS` and not "off".
+    Warns:
+        RuntimeWarning: The variable says something else; it is passed over. Once.
     """
     said = environ.get(VARIABLE, "").strip().lower()
-    if said in {"", "off"}:
+    if said in _OFF:
         return
-    if said not in LEVELS:
-        raise ConfigurationError(
-            f"{VARIABLE} is one of {', '.join(LEVELS)} and off, not {said[:20]!r}"
-        )
+    level = LEVELS.get(said) or _ALSO.get(said)
+    if level is None:
+        # Not an error: it would end programs that never asked for a log.
+        if said not in _told:
+            _told.add(said)
+            warnings.warn(
+                f"{VARIABLE} is {said[:20]!r}, and is passed over: it may be "
+                f"{', '.join(LEVELS)} or off",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return
     with _handlers_lock:
         if not _is_set_up():
             handler = _ToStderr()
             handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
             _log.addHandler(handler)
-        _log.setLevel(LEVELS[said])
+        _log.setLevel(level)
     log_records(telemetry)
 
 

@@ -195,8 +195,17 @@ def test_a_refused_request_has_no_line(sim, run, ask, path):
     assert run("tail", "r", "--journal", path).status == 2
 
 
-def test_what_is_missing_is_told_before_a_key_is(run, ask, path):
+def test_what_has_ended_needs_no_address_and_no_key(run, ask, path, environment):
     assert run(*ask("--stream-id", "a", "echo:Hello")).status == 0
+    for name in ("HOLYSTREAM_API_KEY", "HOLYSHEEP_API_KEY"):
+        del environment[name]
+    again = run("resume", "a", "--journal", path)
+    assert (again.status, again.out, again.err) == (0, "Hello\n", "")
+
+
+def test_what_is_missing_is_told_before_a_key_is(sim, run, ask, path):
+    sim.play(Script(cut_at=6000, cut="rst", pace=0.001))
+    assert run(*ask("--stream-id", "a", QUESTION)).status == 1
     nowhere = run("resume", "a", "--journal", path)
     assert nowhere.status == 3
     assert "its address is not recorded: give --base-url" in nowhere.err
@@ -250,8 +259,13 @@ def test_what_is_no_journal(run, ask, tmp_path, path):
     (tmp_path / "my streams.db").write_bytes(b"%PDF-1.4 " + b"x" * 9999)
     for words in (ask("hi"), ("tail", "--journal", path)):
         result = run(*words)
-        assert (result.status, result.out) == (1, "")
+        assert (result.status, result.out) == (3, "")
         assert "damaged, or no journal" in result.err
+
+
+def test_a_journal_that_cannot_be_made(run, ask, tmp_path, path):
+    result = run(*ask("--journal", str(tmp_path / "no" / "such.db"), "hi"))
+    assert (result.status, result.out) == (3, "")
 
 
 def test_a_stream_that_somebody_writes_is_not_taken_away(sim, begun, gate, run, path):
@@ -304,7 +318,11 @@ class TestTail:
             result.err
         )
         words = shlex.split(GO_ON.findall(result.err)[0])
-        assert words[1:] == ["a", "--journal", path, "--after", str(len(text))]
+        assert words[1:] == [
+            *("a", "--journal", path, "--after", str(len(text))),
+            *("--base-url", "URL"),
+        ]
+        assert "URL is the address of then, which no journal holds" in result.err
 
     def test_ctrl_c_ends_it(self, begun, start, finish, path):
         _, text = begun(*GREEDY, "--stream-id", "a")

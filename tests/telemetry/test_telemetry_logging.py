@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from made_records import attempt, failed, stream
 
-from holystream.errors import ConfigurationError
 from holystream.telemetry import Telemetry
 from holystream.telemetry.logging import line, log_from_environment, log_records
 
@@ -123,9 +122,36 @@ def test_a_program_that_has_set_up_logging_gets_no_second_handler(capsys, logger
     assert len(written) == 1
 
 
-def test_a_level_that_is_none():
-    with pytest.raises(ConfigurationError, match="debug, info, warning, error and off"):
-        log_as(Telemetry(), HOLYSTREAM_LOG="verbose")
+@pytest.mark.parametrize(
+    ("said", "level"),
+    [
+        *(("warn", "WARNING"), ("Warning", "WARNING"), ("30", "WARNING")),
+        *(("1", "INFO"), ("true", "INFO"), ("on", "INFO"), ("20", "INFO")),
+        *(("fatal", "CRITICAL"), ("critical", "CRITICAL"), ("10", "DEBUG")),
+    ],
+)
+def test_other_names_of_a_level(logger, said, level):
+    log_as(Telemetry(), HOLYSTREAM_LOG=said)
+    assert logging.getLevelName(logger.level) == level
+
+
+@pytest.mark.parametrize("said", ["0", "false", "no", "none", "OFF"])
+def test_other_names_of_none(capsys, logger, said):
+    telemetry = Telemetry()
+    log_as(telemetry, HOLYSTREAM_LOG=said)
+    tell_all(telemetry)
+    assert lines(capsys) == []
+
+
+def test_a_level_that_is_none_is_told_once(logger):
+    word = "loud-and-long" * 9
+    with pytest.warns(RuntimeWarning) as caught:
+        log_as(Telemetry(), HOLYSTREAM_LOG=word)
+    # A warning would be an error here.
+    log_as(Telemetry(), HOLYSTREAM_LOG=word)
+    said = str(caught[0].message)
+    assert said.startswith(f"HOLYSTREAM_LOG is {word[:20]!r}, and is passed over")
+    assert "debug, info, warning, error, critical or off" in said
 
 
 def test_the_line_of_a_stream():
