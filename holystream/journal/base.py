@@ -54,9 +54,12 @@ class JournalState(enum.StrEnum):
     """It has ended: it can be read."""
 
 
-@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Claim:
     """The right to write a stream. One thread at a time uses it.
+
+    It is this object: when nobody has it any more, its journal lets go of the stream as
+    `Journal.release_later` does.
 
     Attributes:
         stream_id: The stream.

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from holystream.clocks import check_seconds
-from holystream.journal import refusals
+from holystream.errors import Fenced
+from holystream.journal import refusals, tables
 from holystream.journal.base import Claim
 from holystream.journal.commits import GroupCommit, Write
 from holystream.journal.database import Database
 from holystream.journal.forking import tell_of_forks
-from holystream.journal.later import Later
+from holystream.journal.later import Grip, Later
 from holystream.journal.owners import OwnerLock, is_alive
 from holystream.journal.watching import Watchers
 
@@ -66,8 +67,10 @@ class HeldFile:
         self._watchers = Watchers()
         self._commits = GroupCommit(database, self._watchers)
         self._later = Later(self)
-        # The fences of our claims, and whatever is about to get one.
-        self._owned: set[object] = set()
+        # Our claims, by their fences, from before they are committed. A transaction
+        # that is undone gives its fences back, so one that is lost counts only if no
+        # other has its fence. Added to under the database's lock.
+        self._owned: dict[int, Grip] = {}
         # Made with the first claim, under the database's lock.
         self._lock_file: OwnerLock | None = None
 
@@ -99,8 +102,13 @@ class HeldFile:
 
     def _write(self, work: Callable[[sqlite3.Connection], Any], wakes: str = "") -> Any:
         self._be_here()
+        write = Write(work, wakes=wakes)
         try:
-            return self._commits.submit(Write(work, wakes=wakes))
+            return self._commits.submit(write)
+        except BaseException:
+            # A claim in it is lost now, not when the error is.
+            write.result = None
+            raise
         finally:
             self._rest()
             if self._later.works:
@@ -119,27 +127,53 @@ class HeldFile:
 
     def _take(self, work: Callable[[sqlite3.Connection], Claim]) -> Claim:
         """Have a stream taken, and the file kept open for it."""
-        owned, coming = self._owned, object()
-        owned.add(coming)
-        try:
-            claim: Claim = self._write(work)
-            owned.add(claim.fence)
-        finally:
-            owned.discard(coming)
-            self._rest()
+
+        def take(connection: sqlite3.Connection) -> Claim:
+            claim = work(connection)
+            self._owned[claim.fence] = self._later.grip(claim)
+            return claim
+
+        claim: Claim = self._write(take)
         return claim
 
-    def _disown(self, claim: Claim) -> None:
-        self._owned.discard(claim.fence)
+    def release_lost(self, grip: Grip) -> None:
+        """Let go of a stream whose claim nobody has."""
+        if self._database.closed:
+            return
+        claim = grip.claim
+        try:
+            number, now = self._number(claim), self._now()
+        except Fenced:
+            self._owned.pop(claim.fence, None)
+            return
+        if self._commits.struck:
+            self._later.works.append(grip)
+            return
+
+        def release(connection: sqlite3.Connection) -> None:
+            if self._owned.get(claim.fence) is grip:
+                tables.release(connection, claim, number, now=now)
+
+        self._write(release)
+        with self._database.lock:
+            if self._owned.get(claim.fence) is grip:
+                del self._owned[claim.fence]
         self._rest()
+
+    def _disown(self, claim: Claim) -> None:
+        self._owned.pop(claim.fence, None)
+        self._rest()
+
+    def _owns(self) -> bool:
+        return any(grip() is not None for grip in self._owned.copy().values())
 
     def _rest(self) -> None:
         """Close the file, if that is wanted and nobody needs it."""
-        if not self._retired or self._owned:
+        if not self._retired or self._owns():
             return
         with self._database.lock:
             # A signal handler may have come into our own transaction.
-            if not self._owned and not self._database.in_transaction:
+            if not self._owns() and not self._database.in_transaction:
                 self._database.close()
                 lock_file, self._lock_file = self._lock_file, None
                 if lock_file is not None:

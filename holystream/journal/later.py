@@ -4,27 +4,47 @@ Either may run in a thread that holds any lock, in the midst of its own call of 
 journal. So it only takes a note, and whoever uses a journal of this process next does
 the rest: the call that was interrupted, and one that writes, for its own journal; one
 that asks how a stream stands, for all of them.
+
+A claim that nobody has any more is noted as well, by no line of Python: a Ctrl-C that
+keeps it from its caller, wherever it strikes, leaves a stream that can be claimed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from holystream.errors import JournalError, JournalUnavailable, StreamFinished
 from holystream.gapless import keep
+from holystream.journal.base import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from holystream.events import StreamEvent
-    from holystream.journal.base import Claim, Journal, Outcome
+    from holystream.journal.base import Journal, Outcome
 
 _log = logging.getLogger("holystream")
+
+
+class Grip(weakref.ref[Claim]):
+    """A claim that was given away, known weakly: when it is lost, this is noted.
+
+    Attributes:
+        claim: A copy, to let go by.
+    """
+
+    __slots__ = ("claim",)
+
+    claim: Claim
+
+
+Note: TypeAlias = "Callable[[Any], None] | Grip"
 
 
 class Later:
@@ -40,16 +60,23 @@ class Later:
 
     __slots__ = ("__weakref__", "_journal", "_turn", "works")
 
-    def __init__(self, journal: object) -> None:
-        self._journal = weakref.ref(journal)
-        self.works: deque[Callable[[Any], None]] = deque()
+    def __init__(self, journal: Any) -> None:
+        self._journal: weakref.ref[Any] = weakref.ref(journal)
+        self.works: deque[Note] = deque()
         # Held by the one thread that carries them out; never waited for.
         self._turn = threading.Lock()
+        _all[id(self)] = self
 
     def add(self, work: Callable[[Any], None]) -> None:
         """Take note of something to do; it may be done twice. Never waits."""
         self.works.append(work)
-        _noted.append(weakref.ref(self))
+
+    def grip(self, claim: Claim) -> Grip:
+        """Take note of a claim when it is lost, if what this returns is still kept."""
+        # Noted by C code: a finaliser in Python could be struck itself.
+        grip = Grip(claim, self.works.append)
+        grip.claim = dataclasses.replace(claim)
+        return grip
 
     def carry_out(self) -> None:
         """Do it, unless somebody is; what cannot be done now is tried again later."""
@@ -66,15 +93,17 @@ class Later:
             if True in taken:
                 self._turn.release()
 
-    def _carry_out(self, work: Callable[[Any], None]) -> bool:
+    def _carry_out(self, work: Note) -> bool:
         """Do one piece; return whether it is over."""
         journal = self._journal()
         if journal is None:
             return False
         try:
-            work(journal)
+            if isinstance(work, Grip):
+                journal.release_lost(work)
+            else:
+                work(journal)
         except JournalUnavailable as error:
-            _noted.append(weakref.ref(self))
             _log.warning("a stream stays claimed for now: %s", error)
             return False
         except JournalError as error:
@@ -82,16 +111,16 @@ class Later:
         return True
 
 
-_noted: Final[deque[weakref.ref[Later]]] = deque()
+# Those of all journals of this process, by their ids.
+_all: Final[weakref.WeakValueDictionary[int, Later]] = weakref.WeakValueDictionary()
 
 
 def carry_out_all() -> None:
     """Do what is noted for all journals of this process."""
-    for _ in range(len(_noted)):
-        with contextlib.suppress(IndexError):
-            later = _noted.popleft()()
-            if later is not None:
-                later.carry_out()
+    for known in _all.valuerefs():
+        later = known()
+        if later is not None and later.works:
+            later.carry_out()
 
 
 def releasing(claim: Claim) -> Callable[[Journal], None]:

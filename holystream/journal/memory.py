@@ -34,7 +34,7 @@ from holystream.journal.base import (
     check_stream_id,
 )
 from holystream.journal.forking import tell_of_forks
-from holystream.journal.later import Later, carry_out_all, releasing
+from holystream.journal.later import Grip, Later, carry_out_all, releasing
 from holystream.journal.watching import Watchers
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ class MemoryJournal:
         self._lock = threading.RLock()
         self._watchers = Watchers()
         self._later = Later(self)
+        # Our claims, by their fences, of which no two are the same.
+        self._owned: dict[int, Grip] = {}
 
     def create(self, stream_id: str, *, request: bytes, ttl: float) -> Claim:
         """Begin a stream, and own it; see `Journal.create`."""
@@ -135,9 +137,10 @@ class MemoryJournal:
                 fence=next(self._fences),
                 expires=now + ttl,
             )
-            self._records[stream_id] = record
-            self._look_again(record, record.expires)
+            # All that belongs to it first: it is there with the one assignment.
             claim = self._claim_of(record)
+            self._look_again(record, record.expires)
+            self._records[stream_id] = record
         self._watchers.wake(swept)
         return claim
 
@@ -177,6 +180,7 @@ class MemoryJournal:
             record = self._held(claim)
             self._changed_hands(record, now)
             record.ended = Outcome(outcome), bytes(final)
+            self._owned.pop(claim.fence, None)
         self._watchers.wake((claim.stream_id,))
 
     def release(self, claim: Claim) -> None:
@@ -185,12 +189,17 @@ class MemoryJournal:
         with self._lock:
             record = self._records.get(claim.stream_id)
             if record is not None and self._holds(claim, record):
-                record.owner = None
                 self._changed_hands(record, now)
+                record.owner = None
+            self._owned.pop(claim.fence, None)
 
     def release_later(self, claim: Claim) -> None:
         """Let go of a stream soon; see `Journal.release_later`."""
         self._later.add(releasing(claim))
+
+    def release_lost(self, grip: Grip) -> None:
+        """Let go of a stream whose claim nobody has."""
+        self.release(grip.claim)
 
     def claim(self, stream_id: str) -> Claim:
         """Take over a stream that nobody owns; see `Journal.claim`."""
@@ -203,10 +212,12 @@ class MemoryJournal:
                 raise refusals.finished(stream_id)
             if record.owner == self._owner:
                 raise refusals.busy(stream_id, self._owner)
-            record.owner = self._owner
-            record.fence = next(self._fences)
             self._changed_hands(record, now)
-            return self._claim_of(record)
+            record.fence = next(self._fences)
+            claim = self._claim_of(record)
+            # Now it is ours; what went before changed nothing of who has it.
+            record.owner = self._owner
+            return claim
 
     def read(
         self,
@@ -316,13 +327,15 @@ class MemoryJournal:
         return Entries(events=wanted, next_seq=last + 1, finished=finished)
 
     def _claim_of(self, record: _Record) -> Claim:
-        return Claim(
+        claim = Claim(
             stream_id=record.stream_id,
             owner=self._owner,
             fence=record.fence,
             next_seq=record.batches[-1].next_seq,
             stop_requested=record.stop_requested,
         )
+        self._owned[claim.fence] = self._later.grip(claim)
+        return claim
 
     def _known(self, stream_id: str) -> _Record:
         check_stream_id(stream_id)

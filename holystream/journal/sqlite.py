@@ -137,8 +137,11 @@ class SQLiteJournal(HeldFile):
             self._write(
                 lambda connection: tables.release(connection, claim, number, now=now)
             )
-        finally:
+        except Exception:
             self._disown(claim)
+            raise
+        # Not if a Ctrl-C strikes: then it is let go when the claim is lost.
+        self._disown(claim)
 
     def release_later(self, claim: Claim) -> None:
         """Let go of a stream soon; see `Journal.release_later`."""

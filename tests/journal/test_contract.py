@@ -238,6 +238,21 @@ class TestClaim:
         with pytest.raises(Fenced):
             journal.append(dropped, text_events(1, 1))
 
+    def test_a_claim_that_nobody_has_any_more_is_let_go(self, journal):
+        claim = begun(journal, count=2)
+        copy = dataclasses.replace(claim)
+        del claim
+        assert journal.meta("s").state is ABANDONED
+        with pytest.raises(Fenced):
+            journal.append(copy, text_events(3, 1))
+        claim = journal.claim("s")
+        journal.append(claim, text_events(3, 1))
+        del copy
+        assert journal.meta("s").state is JournalState.LIVE
+        journal.finish(claim, Outcome.DONE, b"")
+        del claim
+        assert journal.meta("s").outcome is Outcome.DONE
+
     def test_the_old_claim_is_fenced_off(self, journal):
         first = begun(journal, count=1)
         journal.release(first)
@@ -344,8 +359,10 @@ class TestStreams:
         assert [info.state for info in found] == states
 
     def test_of_some_states(self, journal):
+        claims = []
         for n in range(250):
             claim = begun(journal, f"s{n}")
+            claims.append(claim)
             if n == 3:
                 journal.release(claim)
             elif n > 5:

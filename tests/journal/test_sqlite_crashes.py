@@ -179,10 +179,11 @@ def test_two_journals_of_one_process_are_two_owners(path, on_disk):
 
 def test_a_journal_that_is_collected_lets_go(path, on_disk):
     other = SQLiteJournal(path)
-    other.create("s", request=REQUEST, ttl=DAY)
+    claim = other.create("s", request=REQUEST, ttl=DAY)
     with pytest.raises(StreamBusy):
         on_disk.claim("s")
     del other
+    assert claim.stream_id == "s"
     on_disk.claim("s")
 
 
