@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from holystream.wire.http import HttpConnection
     from holystream.wire.socketio import SocketGuard
 
-_NOBODYS_FAULT: Final = frozenset({FaultKind.SEAM_MISMATCH, FaultKind.NOT_CONTINUED})
-"""The endpoint did as it was asked; it was asked in vain."""
+_NOBODYS_FAULT: Final = frozenset(
+    {FaultKind.SEAM_MISMATCH, FaultKind.NOT_CONTINUED, FaultKind.NO_DESCRIPTOR}
+)
+"""The endpoint did as it was asked, in vain; or it was not asked at all."""
 
 _LOCAL_FAULTS: Final = (*CREDENTIAL_FAULTS, *ENDPOINT_FAULTS)
 """What is final at one endpoint, and says nothing of the request."""

@@ -262,6 +262,16 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
             "the server does not go on with an answer in the way it was asked to",
         )
     ),
+    FaultKind.NO_DESCRIPTOR: _always(
+        Row(
+            Verdict.FATAL,
+            ConnectionFailed,
+            "nothing was sent, since this process has as many files and sockets open "
+            "as it may",
+            "Close what is left open, let fewer streams run at once, or raise the "
+            "limit (ulimit -n).",
+        )
+    ),
     FaultKind.BAD_URL: _always(
         Row(
             Verdict.FATAL,

@@ -8,6 +8,7 @@ answered a ``ReadTimeout``. The phase that our own connection marks tells them a
 from __future__ import annotations
 
 import enum
+import errno
 import http.client
 import ssl
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ class FaultKind(enum.Enum):
     ERROR_EVENT = "the server reported an error inside the stream"
     SEAM_MISMATCH = "what came does not join on to what was delivered"
     NOT_CONTINUED = "the server does not go on with an answer in this way"
+    NO_DESCRIPTOR = "this process may open nothing more"
     BAD_URL = "the URL cannot be used"
     STOPPED = "the caller stopped it"
 
@@ -129,7 +131,7 @@ LIBRARY_ERRORS: tuple[type[Exception], ...] = (
 )
 """What a connection may raise; anything else is a bug and must not be retried."""
 
-_SAID = (FaultKind.STOPPED, FaultKind.HANDSHAKE_TIMEOUT)
+_SAID = (FaultKind.STOPPED, FaultKind.HANDSHAKE_TIMEOUT, FaultKind.NO_DESCRIPTOR)
 """The kinds of which the library has nothing more to say."""
 
 _Types = type[BaseException] | tuple[type[BaseException], ...]
@@ -215,6 +217,8 @@ def _kind_of(error: Exception, phase: Phase) -> FaultKind:
         if isinstance(error, kinds):
             return kind
     links = list(chain_of(error))
+    if any(map(is_exhausted, links)):
+        return FaultKind.NO_DESCRIPTOR
     table = _WHILE_CONNECTING if phase is Phase.CONNECT else _AFTER_SENDING
     for kinds, kind in table:
         if any(isinstance(link, kinds) for link in links):
@@ -222,6 +226,11 @@ def _kind_of(error: Exception, phase: Phase) -> FaultKind:
                 return FaultKind.HANDSHAKE_TIMEOUT
             return _tls_kind_of(links) if kind is FaultKind.TLS else kind
     return FaultKind.REFUSED if phase is Phase.CONNECT else FaultKind.LOST
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Tell whether it was a lack of file descriptors, which is no server's fault."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def in_handshake(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ from urllib3.util import wait_for_write
 from holystream.clocks import Clock
 from holystream.errors import Phase
 from holystream.gapless import unlock
-from holystream.wire.faults import Fault, FaultKind
+from holystream.wire.faults import Fault, FaultKind, is_exhausted
 from holystream.wire.inherited import remember
 
 if TYPE_CHECKING:
@@ -364,11 +364,21 @@ def resolve(
     threading.Thread(target=look_up, name="holystream-resolver", daemon=True).start()
     guard.wait_for(done)
     if isinstance(answer[0], Exception):
+        # The resolver opens files, and does not say that it could not.
+        _check_descriptors(guard)
         raise guard.fault(
             FaultKind.NAME_RESOLUTION, f"{host}: {answer[0]}"
         ) from answer[0]
     addresses: list[tuple[Any, Any, int, str, Any]] = answer[0]
     return addresses
+
+
+def _check_descriptors(guard: SocketGuard) -> None:
+    try:
+        socket.socket().close()
+    except OSError as error:
+        if is_exhausted(error):
+            raise guard.fault(FaultKind.NO_DESCRIPTOR) from error
 
 
 def connect(
@@ -417,6 +427,8 @@ def connect(
         # Whichever clock it was that ran out.
         guard.next_wait()
         raise guard.fault(FaultKind.CONNECT_TIMEOUT) from failure
+    if failure is not None and is_exhausted(failure):
+        raise guard.fault(FaultKind.NO_DESCRIPTOR) from failure
     raise guard.fault(FaultKind.REFUSED, str(failure)) from failure
 
 
