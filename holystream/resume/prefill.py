@@ -9,7 +9,8 @@ repeated tail is now and then the answer.
 A server that takes no notice of the prefix, whatever its profile says, begins the
 answer anew. That must not pass for its rest: so the words that are written again are
 as many as no answer begins with by chance, and not those that this answer itself began
-with. What repeats the whole of it is a replay, and as good.
+with. What repeats the whole of it is a replay, and as good; but where the answer is all
+repetition it may as well be the rest, and is refused.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _FURTHEST: Final = 256
 _BROKEN: Final = "\ufffd"
 _SURE_ECHO: Final = 32
 """Characters of the prefix that no answer repeats by chance."""
+_WHOLE: Final = 8
+"""Characters, or two words, that no answer goes on with if they are all of it."""
 _CONSTRAINTS: Final = (
     "response_format",
     "guided_json",
@@ -236,26 +239,27 @@ class PrefixRule:
     def _skip_alone(self, new: str, *, ended: bool) -> int | None:
         """Find the end of an echo, if this is one, and of white space behind it."""
         for begun in self._beginnings:
-            if self._may_echo(new, begun):
+            known = self._echoes and begun == self._begun
+            if begun and (known or _is_telling(begun)):
                 if new.startswith(begun):
+                    if not known:
+                        self._check_period()
                     rest = self._skip_blank(new[len(begun) :], ended=ended)
                     return None if rest is None else len(begun) + rest
                 if begun.startswith(new):
                     if not ended:
                         return None
-                    if len(new) >= _SURE_ECHO:
+                    if len(new) >= _WHOLE:
+                        self._check_period()
                         raise BegunAnew("it ends before what was sent came back")
             if _is_other(new, begun):
                 raise BegunAnew("the model began its answer anew")
         return self._skip_blank(new, ended=ended)
 
-    def _may_echo(self, new: str, begun: str) -> bool:
-        """Whether what begins as the prefix does is the prefix, as far as it goes."""
-        if not begun or (self._echoes and begun == self._begun):
-            return bool(begun)
-        if len(begun) < _SURE_ECHO or not new.startswith(begun[: len(new)]):
-            return False
-        return len(new) < _SURE_ECHO or not _is_periodic(begun)
+    def _check_period(self) -> None:
+        """Refuse what may be the answer's beginning as well as its rest."""
+        if any(map(_is_periodic, self._beginnings)):
+            raise SeamMismatch("the text repeats itself: it may go on or begin anew")
 
     def _skip_blank(self, new: str, *, ended: bool) -> int | None:
         """Skip the white space that was delivered, as much of it as comes again."""
@@ -263,6 +267,11 @@ class PrefixRule:
         if not ended and _is_beginning(new, of=tail):
             return None
         return _common(new, tail)
+
+
+def _is_telling(begun: str) -> bool:
+    """Whether what begins with all of this text is that text once more."""
+    return len(begun) >= _WHOLE or len(begun.split()) > 1
 
 
 def _is_other(new: str, begun: str) -> bool:
@@ -283,7 +292,10 @@ def _is_beginning(new: str, *, of: str) -> bool:
 
 
 def _is_periodic(text: str) -> bool:
-    """Whether a text is made of one part, repeated, so that more of it may follow."""
+    """Whether a text is made of one part, repeated, so that more of it may follow.
+
+    What divides the parts may be missing at its end.
+    """
     # The longest beginning of each part of the text that is its end as well.
     borders = [0] * len(text)
     size = 0
@@ -292,4 +304,4 @@ def _is_periodic(text: str) -> bool:
             size = borders[size - 1]
         size += text[place] == text[size]
         borders[place] = size
-    return 2 * size >= len(text) > 0
+    return 2 * size >= len(text) - 1 > 0

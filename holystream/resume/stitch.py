@@ -103,7 +103,7 @@ class OverlapRule:
         return found if found and self._is_said_once(new[:found]) else 0
 
     def _is_said_once(self, part: str) -> bool:
-        """Whether this part of the tail is nowhere else, not even partly over itself."""
+        """Whether this part of the tail is nowhere else, not partly over itself."""
         if self._recent.find(part) < len(self._recent) - len(part):
             return False
         sizes = range(_EDGE, len(part))

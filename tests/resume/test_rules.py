@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import assume, event, example, given, strategies as st
 
@@ -141,21 +143,45 @@ class TestAPrefixAlone:
         assert skipped(rule, "One") == 1
         assert skipped(rule, " ne") == 1
 
-    def test_an_unknown_echo_is_stripped_if_it_is_long(self):
-        assert skipped(going_on(LONG), f"{LONG} and more") == len(LONG)
-        assert skipped(going_on(LONG[:31]), f"{LONG[:31]} and more") == 0
+    def test_an_unknown_echo_is_stripped_if_it_is_two_words_or_long(self):
+        for begun in (
+            LONG,
+            LONG[:31],
+            "It is",
+            "I am",
+            "Evidently",
+            "空の青さは光の散乱",
+        ):
+            assert skipped(going_on(begun), f"{begun} and more") == len(begun)
+            assert skipped(going_on(begun, " "), f"{begun} and more") == len(begun) + 1
+            assert skipped(going_on(f"So {begun}", said=begun), f"{begun}!") == len(
+                begun
+            )
+        # Too short to know: it may go on like that.
+        for begun in ("I", "The", "Perhaps"):
+            assert skipped(going_on(begun), f"{begun} and more") == 0
 
-    def test_a_long_text_that_repeats_itself_may_do_so_once_more(self):
-        text = "ha " * 20
-        assert skipped(going_on(text.rstrip(), " "), text) == 0
-        assert skipped(going_on("ab" * 40), "ab" * 50) == 0
-        assert skipped(going_on("ab" * 40 + "c"), "ab" * 40 + "cab") == 81
+    @pytest.mark.parametrize(
+        ("begun", "tail"),
+        [("ha " * 19 + "ha", " "), ("ab" * 40, ""), ("no no", " "), ("ha ha ha", "")],
+    )
+    def test_one_that_repeats_itself_may_do_so_once_more_or_be_made_anew(
+        self, begun, tail
+    ):
+        for new in (f"{begun}{tail}{begun}", f"{begun}{tail}!", begun):
+            with pytest.raises(SeamMismatch, match="repeats itself"):
+                fed(going_on(begun, tail), new)
+        assert skipped(going_on(begun, tail), f"{begun[:4]}!") == 0
+        end = f"{begun} is it"
+        assert skipped(going_on(end, tail), f"{end}{tail}{begun}") == len(end + tail)
 
     def test_part_of_an_echo_is_held_and_then_no_answer(self):
         rule = going_on(LONG)
         assert rule.skip(LONG[:40], ended=False) is None
         with pytest.raises(SeamMismatch, match="came back"):
             rule.skip(LONG[:40], ended=True)
+        with pytest.raises(SeamMismatch, match="came back"):
+            rule.skip(LONG[:8], ended=True)
         assert rule.skip(LONG[:5], ended=True) == 0
         assert rule.skip(f"{LONG[:5]}?", ended=False) == 0
 
@@ -174,7 +200,27 @@ class TestAPrefixAlone:
         begun = "ab" * 100_000 + "c"
         assert going_on(begun).skip(f"{begun}d", ended=False) == len(begun)
 
-    @given(st.text("ab ", max_size=8), st.sampled_from(["", " ", "  "]), st.text("ab "))
+    def test_and_no_more_than_once(self):
+        begun = LONG + "".join(f" {number}" for number in range(3000))
+        rule = going_on(begun)
+        looked = 0
+
+        def count(frame, what, _):
+            nonlocal looked
+            looked += what == "line"
+            return count
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            for end in range(0, len(begun), 4):
+                assert rule.skip(begun[:end], ended=False) is None
+            assert rule.skip(f"{begun} and", ended=False) == len(begun)
+        finally:
+            sys.settrace(before)
+        assert looked < 40 * len(begun)
+
+    @given(st.text("ab", max_size=7), st.sampled_from(["", " ", "  "]), st.text("ab "))
     def test_short_texts_are_joined_as_they_come(self, begun, tail, new):
         skip = skipped(going_on(begun, tail), new)
         assert tail.startswith(new[:skip])
