@@ -7,13 +7,14 @@ asks the retry budget, and keeps the records.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
 from holystream.errors import JournalError, StreamCancelled, StreamClosed, Verdict
 from holystream.events import Waiting
 from holystream.resilience.budget import SPENT
-from holystream.resilience.health import CREDENTIAL_FAULTS, ENDPOINT_FAULTS
+from holystream.resilience.health import CREDENTIAL_FAULTS, serves_nobody
 from holystream.telemetry import (
     AttemptRecord,
     StreamRecord,
@@ -24,6 +25,7 @@ from holystream.wire.faults import FaultKind
 
 if TYPE_CHECKING:
     from holystream.connector import Connector
+    from holystream.errors import StreamError
     from holystream.events import StreamEvent
     from holystream.exchange import Exchange
     from holystream.resilience.budget import RetryBudget
@@ -38,9 +40,6 @@ _NOBODYS_FAULT: Final = frozenset(
     {FaultKind.SEAM_MISMATCH, FaultKind.NOT_CONTINUED, FaultKind.NO_DESCRIPTOR}
 )
 """The endpoint did as it was asked, in vain; or it was not asked at all."""
-
-_LOCAL_FAULTS: Final = (*CREDENTIAL_FAULTS, *ENDPOINT_FAULTS)
-"""What is final at one endpoint, and says nothing of the request."""
 
 _AttemptOutcome = Literal["finished", "failed", "cancelled", "closed", "abandoned"]
 _Outcome = Literal["done", "error", "cancelled", "closed", "abandoned"]
@@ -212,13 +211,8 @@ class Attempts:
         if self._broken_at is None and exchange.transcript.extent:
             self._broken_at = now
             self._extent = exchange.transcript.extent
-        if exchange.error is error and isinstance(error, _LOCAL_FAULTS):
-            # Each is left once at most, or a stream could go round for ever.
-            self._unfit.add(exchange.endpoint)
-            if self._router.has_other(
-                exchange.endpoint, model=self._model, avoid=self._unfit
-            ):
-                events += exchange.elsewhere()
+        if exchange.error is error and self._may_leave(error):
+            events += exchange.elsewhere()
         if exchange.wait is not None:
             if self._budget.try_spend():
                 self._waited = exchange.wait.delay
@@ -275,6 +269,18 @@ class Attempts:
         self._assignment = None
         self._tell_attempt("abandoned", None, now)
         self._tell_stream("abandoned", None, now)
+
+    def _may_leave(self, error: StreamError) -> bool:
+        """Whether an error is final at its endpoint alone, and there is another one."""
+        than, model, unfit = self._exchange.endpoint, self._model, self._unfit
+        refused = isinstance(error, CREDENTIAL_FAULTS)
+        if not (refused or serves_nobody(error)):
+            return False
+        # Each is left once at most, or a stream could go round for ever.
+        unfit.add(than)
+        if refused:
+            return self._router.has_other(than, model=model, avoid=unfit)
+        return self._router.free_in(than, model=model, avoid=unfit) < math.inf
 
     @property
     def _insists(self) -> bool:

@@ -25,6 +25,8 @@ from holystream import (
     Guarantee,
     HolystreamError,
     InvalidAPIKey,
+    ModelNotFound,
+    NotFound,
     Resumed,
     RetryBudget,
     RetryPolicy,
@@ -284,6 +286,55 @@ class TestHints:
         assert completion.endpoint == endpoint
         assert completion.guarantee is guarantee
         assert (max(holystream_clock.waits) >= hint) == (endpoint == "keeping")
+
+
+class TestWrongPaths:
+    """An endpoint whose base URL is wrong is one that cannot serve anybody."""
+
+    @pytest.mark.parametrize("status", [404, 405, 501])
+    def test_another_endpoint_is_tried_and_the_wrong_one_rests(self, regions, status):
+        wrong, good = regions(Script(status=status, error=b"no", times=0), Script())
+        with client_of(
+            Endpoint(wrong.base_url, name="a"),
+            Endpoint(good.base_url, name="b", priority=1),
+        ) as client:
+            assert ask(client, "hello").text == text_of("hello")
+            assert ask(client, "again").attempts == 1
+            resting = {each.name: each.resting for each in client.metrics().endpoints}
+        assert resting["a"] > 50
+        assert len(wrong.requests) == 1
+
+    def test_so_it_is_with_two_paths_of_one_host(self, regions):
+        (good,) = regions(Script(times=0))
+        with client_of(
+            Endpoint(good.base_url.replace("/v1", "/wrong"), name="a"),
+            Endpoint(good.base_url, name="b", priority=1),
+        ) as client:
+            assert ask(client, "hello").text == text_of("hello")
+
+    def test_where_all_are_wrong_it_says_so(self, regions):
+        one, two = regions(*[Script(status=404, error=b"no", times=0)] * 2)
+        with (
+            client_of(
+                Endpoint(one.base_url, name="a"), Endpoint(two.base_url, name="b")
+            ) as client,
+            pytest.raises(NotFound) as caught,
+        ):
+            ask(client, "hello")
+        assert caught.value.attempts == 2
+
+    def test_a_model_that_is_unknown_is_not_the_endpoint(self, regions):
+        error = {"error": {"code": "model_not_found", "message": "no such model"}}
+        one, two = regions(Script(status=404, error=error), Script(times=0))
+        with (
+            client_of(
+                Endpoint(one.base_url, name="a"),
+                Endpoint(two.base_url, name="b", priority=1),
+            ) as client,
+            pytest.raises(ModelNotFound),
+        ):
+            ask(client, "hello")
+        assert two.requests == ()
 
 
 class TestBreakers:

@@ -22,8 +22,10 @@ from holystream.errors import (
     APIError,
     AuthenticationError,
     CertificateError,
+    ModelNotFound,
     NotAnEventStream,
     PermissionDenied,
+    Phase,
     QuotaExceeded,
     UnexpectedRedirect,
     Verdict,
@@ -61,6 +63,9 @@ CREDENTIAL_FAULTS: Final = (AuthenticationError, PermissionDenied, QuotaExceeded
 
 ENDPOINT_FAULTS: Final = (CertificateError, NotAnEventStream, UnexpectedRedirect)
 """Faults of an endpoint that the breaker, which goes by verdicts, does not see."""
+
+WRONG_PATHS: Final = frozenset({404, 405, 501})
+"""Statuses of a server that has no API where it was asked for one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +211,7 @@ class EndpointHealth:
         self.last_failure = _in_brief(error, self.endpoint.name)
         if isinstance(error, CREDENTIAL_FAULTS):
             self.credential.refused(now)
-        elif isinstance(error, ENDPOINT_FAULTS):
+        elif serves_nobody(error):
             self._rest(REST, now)
         elif error.retry_after is not None:
             self._rest(error.retry_after, now)
@@ -236,6 +241,20 @@ class EndpointHealth:
             ejected=max(0.0, self.credential.until - now),
             breaker=breaker,
         )
+
+
+def serves_nobody(error: StreamError) -> bool:
+    """Whether an endpoint would have said the same to any request."""
+    if isinstance(error, ENDPOINT_FAULTS):
+        return True
+    return (
+        isinstance(error, APIError)
+        and not isinstance(error, ModelNotFound)
+        and error.verdict is Verdict.FATAL
+        and error.status in WRONG_PATHS
+        # An event of a stream is said by an API.
+        and error.phase is not Phase.BODY
+    )
 
 
 def _in_brief(error: StreamError, name: str) -> str:
