@@ -70,6 +70,14 @@ def _pair(value: tuple[int, float] | None) -> bool:
     return value is None or (_positive(value[0]) and _not_negative(value[1]))
 
 
+def _applied(fits: _Range, name: str, value: Any) -> bool:
+    try:
+        return fits(value)
+    except (TypeError, LookupError):
+        two = " of bytes and one of seconds" if fits is _pair else ""
+        raise TypeError(f"{name} must be a number{two}, not {value!r}") from None
+
+
 _RANGES: Mapping[str, _Range] = {
     **dict.fromkeys(("latency", "first_token", "pace", "linger", "ttl"), _not_negative),
     **dict.fromkeys(("cut_at", "stall_at", "times"), _not_negative),
@@ -224,13 +232,15 @@ class Script:
                 words = ", ".join(repr(word) for word in known)
                 raise ValueError(f"{name} must be one of {words}, not {value!r}")
         for name, fits in _RANGES.items():
-            if not fits(value := getattr(self, name)):
+            if not _applied(fits, name, value := getattr(self, name)):
                 raise ValueError(f"{name} is out of range: {value!r}")
         if isinstance(self.error_event, str) and self.error_event not in ERROR_EVENTS:
             names = ", ".join(ERROR_EVENTS)
             raise ValueError(
                 f"no error event is named {self.error_event!r}; known: {names}"
             )
+        if self.cut != "fin" and self.cut_at is None:
+            raise ValueError(f"cut={self.cut!r} says how, and not where: give cut_at=")
         if self.drip_chunk_size and self.framing not in (None, "chunked"):
             raise ValueError("drip_chunk_size needs chunked framing")
 

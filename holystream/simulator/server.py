@@ -128,7 +128,16 @@ class Simulator:
         A request with an `X-Simulator` header brings its own and takes none. When
         the queue is empty, answers are healthy. What is queued behind a script with
         `times=0` is not reached until `clear`.
+
+        Raises:
+            TypeError: One of them is no script.
         """
+        for script in scripts:
+            if not isinstance(script, Script):
+                raise TypeError(
+                    "play() takes Script objects, as Script(cut_at=900) or "
+                    f"Script.parse('cut_at=900'), not {type(script).__name__}"
+                )
         with self._changed:
             self._scripts += [(script, script.times) for script in scripts]
 

@@ -127,13 +127,14 @@ class Replay(Simulator):
         if index < len(self._recorded):
             return self._answer(peer, request, self._recorded[index])
         message = (
-            f"The recording has {len(self._recorded)} connections; this would be one "
-            "more."
+            "The recording is used up: of connections it has "
+            f"{len(self._recorded)}, and this is request {index + 1}."
         )
         body = json.dumps({"error": {"message": message}}).encode()
         return play(
             peer,
-            Response(404, "application/json", (body,), {}),
+            # Nothing that is mended elsewhere, or by trying again.
+            Response(500, "application/json", (body,), {"x-should-retry": "false"}),
             Script(),
             keep_alive=request.keep_alive,
         )

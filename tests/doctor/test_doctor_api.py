@@ -155,6 +155,18 @@ def test_each_status_means_something_else(diagnose, serve, status, problem):
     assert finding.text.isprintable()
 
 
+@pytest.mark.parametrize(
+    "status", ["404 Not Found", "405 Method Not Allowed", "501 Unsupported method"]
+)
+def test_a_page_of_a_web_server_is_not_the_api(diagnose, serve, status):
+    page = b"<html><title>Not here</title></html>"
+    kind = "Content-Type: text/html;charset=utf-8"
+    url = serve(lambda _: answer(page, kind, status=status))
+    finding = diagnose(url)["authentication"]
+    assert finding.problem == "authentication.not-the-api"
+    assert finding.status is Status.FAIL
+
+
 def test_a_base_url_that_lacks_its_version_is_mended(diagnose, sim):
     finding = diagnose(sim.base_url.removesuffix("/v1"))["authentication"]
     assert finding.problem == "authentication.version-missing"

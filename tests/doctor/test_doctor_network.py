@@ -127,6 +127,19 @@ def test_through_a_proxy_it_is_the_proxy_that_is_looked_for(
     assert network.tcp(made).facts["addresses"][0]["port"] == sim.port
 
 
+def test_a_proxy_that_is_not_there_is_named(diagnose, environment, closed_port, names):
+    environment.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed_port}")
+    finding = diagnose("https://api.example/v1")["tcp"]
+    assert finding.problem == "tcp.proxy-unreachable"
+    assert finding.text.startswith(f"the proxy 127.0.0.1 port {closed_port}: ")
+    assert "HTTPS_PROXY" in finding.advice
+    environment.setenv("HTTPS_PROXY", "http://gone.example:3128")
+    finding = diagnose("https://api.example/v1")["dns"]
+    assert finding.problem == "dns.proxy-unresolved"
+    assert finding.text.startswith("the proxy gone.example")
+    assert "HTTPS_PROXY" in finding.advice
+
+
 def test_a_connect_that_is_never_answered_is_bounded(case):
     from loopback import blackhole
 

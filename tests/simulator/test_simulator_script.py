@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 from simulator_client import fetch, question
 
-from holystream.simulator import ERROR_EVENTS, Script, notation
+from holystream.simulator import ERROR_EVENTS, Script, Simulator, notation
 
 ONE_OF_EACH = [
     Script(),
@@ -103,6 +103,7 @@ def test_scripts_are_read_as_people_write_them():
         ('cut={"a":1}', "a JSON object does not fit here"),
         ("=1", "expected key=value"),
         ("error_event=opanai", "no error event is named 'opanai'; known: openai, "),
+        ("cut=rst", "cut='rst' says how, and not where: give cut_at="),
         ("drip_chunk_size; framing=close", "needs chunked framing"),
         ("drip_chunk_size; gzip=1; framing=length", "needs chunked framing"),
     ],
@@ -127,3 +128,18 @@ def test_the_header_does_what_the_script_does(sim):
         by_header = fetch(sim, X_Simulator=str(script))
         sim.play(script)
         assert by_header.body == fetch(sim, question()).body
+
+
+@pytest.mark.parametrize("name", ["cut_at", "pace", "pings", "drip", "times"])
+def test_a_value_of_another_type_is_named(name):
+    with pytest.raises(TypeError, match=f"^{name} must be a number.*, not '2'$"):
+        Script(**{name: "2"})
+
+
+def test_what_is_played_must_be_a_script():
+    with Simulator() as sim:
+        for arguments in (("cut",), (Script(), {"cut_at": 9})):
+            with pytest.raises(
+                TypeError, match="takes Script objects, .*, not"
+            ):
+                sim.play(*arguments)

@@ -27,6 +27,7 @@ from holystream import (
     HolystreamError,
     NotFound,
     RetryPolicy,
+    ServerError,
     StreamCancelled,
     StreamInterrupted,
     TextDelta,
@@ -190,8 +191,11 @@ def test_a_request_beyond_the_recording_is_told_so(recorded, path):
     with replay(path) as again, Client(KEY, base_url=again.base_url, model="m") as user:
         assert again.left == 1
         user.stream("anything else").until_done()
-        with pytest.raises(NotFound, match="has 1 connections; this would be one more"):
+        with pytest.raises(ServerError, match="is used up") as caught:
             user.stream(PROMPT).until_done()
+        assert "of connections it has 1, and this is request 2" in str(caught.value)
+        assert "base_url" not in str(caught.value)
+        assert len(again.requests) == 2, "it was not tried again"
 
 
 def test_an_unreachable_server_is_recorded_as_no_answer(path):

@@ -28,6 +28,8 @@ _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
 _REFUSED: Final = (401, 403)
 _BAD_REQUEST: Final = 400
+_NO_SUCH: Final = (404, 405, 501)
+"""What a web server says to what only an API knows."""
 _BY_STATUS: Final[Mapping[int, str]] = {
     401: "authentication.refused",
     402: "authentication.no-credit",
@@ -84,6 +86,8 @@ def authentication(case: Case) -> Finding:
     if answer.status == _BAD_REQUEST and speaks_tls(case):
         return found("authentication.tls-port", text, facts, _over_tls(case))
     problem = _BY_STATUS.get(answer.status, "authentication.unclear")
+    if answer.status in _NO_SUCH and _is_page(answer):
+        problem = "authentication.not-the-api"
     if problem == "authentication.not-found" and (right := _with_version(case)):
         return found("authentication.version-missing", text, facts, {"right": right})
     return found(problem, text, facts, words)
@@ -149,6 +153,11 @@ def _with_version(case: Case) -> str | None:
 def _is_json(answer: Answer) -> bool:
     """Whether the body looks like JSON; its end may be missing."""
     return answer.body.lstrip()[:1] in {b"{", b"["}
+
+
+def _is_page(answer: Answer) -> bool:
+    """Whether it is meant for a browser."""
+    return answer.headers.get("content-type", "").lower().startswith("text/html")
 
 
 def _models(answer: Answer | None) -> list[dict[str, Any]]:

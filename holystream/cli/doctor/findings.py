@@ -130,6 +130,9 @@ PROBLEMS: Final[Mapping[str, Problem]] = {
         "Check the spelling of the host, and this machine's name server (in a "
         "container, its DNS settings)."
     ),
+    "dns.proxy-unresolved": _fail(
+        "Check the proxy's name in {variable}, or unset it if there is no proxy here."
+    ),
     "dns.slow": _warn(
         "Every new connection pays for this: check the name servers of this machine, "
         "or run a caching one on it."
@@ -137,6 +140,10 @@ PROBLEMS: Final[Mapping[str, Problem]] = {
     "tcp.unreachable": _fail(
         "Check port and firewall, and whether the server runs. Where only a proxy "
         "leads out, set HTTPS_PROXY."
+    ),
+    "tcp.proxy-unreachable": _fail(
+        "Check the proxy's host and port in {variable}, and whether it runs; unset it "
+        "if there is no proxy here, or name the server in NO_PROXY."
     ),
     "tcp.partly": _warn(
         "Addresses are tried in this order, and each that does not answer delays every "

@@ -30,6 +30,9 @@ def dns(case: Case) -> Finding:
     except Fault as fault:
         late = fault.kind is not FaultKind.NAME_RESOLUTION
         text = f"{host}: no answer within {case.seconds:g} s" if late else str(fault)
+        if case.route.proxy:
+            words = {"variable": case.route.variable}
+            return found("dns.proxy-unresolved", f"the proxy {text}", words=words)
         return found("dns.unresolved", text)
     seconds = case.now() - began
     # One entry for each address, in the resolver's order.
@@ -74,6 +77,10 @@ def tcp(case: Case) -> Finding:
         for row in rows
     )
     failed = sum(row["problem"] is not None for row in rows)
+    if failed == len(rows) and case.route.proxy:
+        words = {"variable": case.route.variable}
+        facts = {"addresses": rows}
+        return found("tcp.proxy-unreachable", f"the proxy {text}", facts, words)
     if failed == len(rows):
         return found("tcp.unreachable", text, {"addresses": rows})
     if failed:
