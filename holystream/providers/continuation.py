@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,8 @@ GO_ON: Final = (
 )
 """The wording that Anthropic documents under "Error recovery" of streaming messages."""
 _QUOTED: Final = 100
+_TOKEN: Final = re.compile(r"[\u2e80-\U0010ffff]{1,4}|[^\s\u2e80-\U0010ffff]{1,16}")
+"""No less than a token: a word, or as much of a script without words."""
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
@@ -73,6 +76,7 @@ def prefilled(
         return None
     if not prefix:
         return request
+    said = prefix
     messages = list(request.body["messages"])
     begun = messages[-1] if messages[-1].get("role") == "assistant" else None
     if begun is not None:
@@ -85,6 +89,8 @@ def prefilled(
         elif not prefix.startswith(begun["content"]):
             # It comes back before what is new, and has not come whole.
             return None
+        else:
+            said = prefix[len(begun["content"]) :]
     message: dict[str, Any] = {
         **(begun or {"role": "assistant"}),
         "content": prefix,
@@ -99,7 +105,7 @@ def prefilled(
             request, path=prefill.path or request.path, begun=message["content"]
         ),
         {**request.body, **changes, "messages": [*messages, message]},
-        written,
+        _tokens(said, written),
     )
 
 
@@ -114,8 +120,19 @@ def continued(request: ChatRequest, text: str, *, written: int) -> ChatRequest |
         {"role": "user", "content": ask},
     ]
     return _shortened(
-        request, {**request.body, "messages": [*messages, *turns]}, written
+        request,
+        {**request.body, "messages": [*messages, *turns]},
+        _tokens(text, written),
     )
+
+
+def _tokens(text: str, deltas: int) -> int:
+    """Return how many tokens have surely been written.
+
+    A delta is no token where a proxy cuts it up as it likes. What was taken off too
+    much would be missing; a few tokens more than were asked for do no harm.
+    """
+    return min(deltas, sum(1 for _ in _TOKEN.finditer(text)))
 
 
 def _shortened(

@@ -145,7 +145,7 @@ class TestWhatIsAskedFor:
 
 
 class TestHowMuchMayBeWritten:
-    """``max_tokens`` is less what was written, to the token, however that came."""
+    """``max_tokens`` is less what was written, and never less than is left of it."""
 
     @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
     @pytest.mark.parametrize("together", [True, False])
@@ -167,6 +167,39 @@ class TestHowMuchMayBeWritten:
         assert last_message(one)["content"] == "One two"
         assert asked(one)["max_tokens"] == 8
 
+    @pytest.mark.parametrize("way", ["prefill", "stitch"])
+    @pytest.mark.parametrize(
+        ("sent", "left"),
+        [
+            ("One reconsideration", 18),
+            ("天を見上げると青い色", 17),
+            ("\n\n One - two", 17),
+            ("x" * 40, 17),
+        ],
+    )
+    def test_letters_are_no_tokens(self, way, sent, left):
+        # Whoever sends them one by one has not written as many tokens as deltas.
+        one = player(way, temperature=1, max_tokens=20).connect()
+        one.say(*sent).cut().connect()
+        assert asked(one)["max_tokens"] == left
+
+    def test_nor_are_thoughts_that_are_thought_anew(self):
+        one = player("prefill", temperature=1, max_tokens=20).connect()
+        one.send(thought("Well"), thought(" then"), text("One two")).cut().connect()
+        assert asked(one)["max_tokens"] == 18
+
+    def test_nor_is_what_the_caller_began(self):
+        begun = [
+            {"role": "user", "content": PROMPT},
+            {"role": "assistant", "content": "Well, then"},
+        ]
+        one = player(
+            "prefill", temperature=1, max_tokens=20, prompt=begun, profile=MISTRAL
+        )
+        one.connect().say(*"Well, then one").cut().connect()
+        assert last_message(one)["content"] == "Well, then one"
+        assert asked(one)["max_tokens"] == 19
+
     def test_of_a_short_text_all_is_written_again(self):
         one = player("prefill", max_tokens=10).connect().say("One", " two").cut()
         one.connect()
@@ -187,14 +220,17 @@ class TestHowMuchMayBeWritten:
         [way for way in EXACT if "verified continue" in way.name],
         ids=str,
     )
-    def test_the_answer_ends_where_it_would_have(self, way, sizes):
+    def test_the_answer_ends_no_earlier_than_it_would_have(self, way, sizes):
         whole = Laboratory(text=TEXT, max_tokens=15, **way.asked).run(way.script)
         assert whole.completion.finish_reason == "length"
         for place in places(whole.bodies[0]):
             one = Laboratory(text=TEXT, max_tokens=15, **way.asked)
             one.run(way.script, place, sizes=sizes).finish(way.script)
-            one.check(whole.text)
-            assert one.completion.finish_reason == "length"
+            assert one.text.startswith(whole.text), "no word is missing"
+            assert TEXT.startswith(one.text)
+            one.check(one.text)
+            cut = "stop" if one.text == TEXT else "length"
+            assert one.completion.finish_reason == cut
 
     @given(st.lists(st.lists(st.text("ab", min_size=1, max_size=9), min_size=1)))
     def test_the_last_pieces_are_known_whatever_came_together(self, batches):
