@@ -139,7 +139,9 @@ class Database:
                 f"{doing} the journal {self.path}: another process held its lock for "
                 f"more than {self._busy_timeout:g} s; {kept}, this was not stored"
             )
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        # Python's own, which has no code: a text that is none. It would show it.
+        is_no_text = "decode to UTF-8" in str(error)
+        if is_no_text or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return JournalCorrupt(
                 f"{doing} the journal {self.path}: the file is damaged, or no journal: "
                 "move it away, with its -wal and -shm, or give another path"

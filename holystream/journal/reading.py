@@ -7,12 +7,19 @@ Only the fetching needs the database's lock.
 from __future__ import annotations
 
 import zlib
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from holystream.errors import JournalCorrupt
 from holystream.journal import codec, refusals
 from holystream.journal.base import Entries, Gone
-from holystream.journal.tables import COLUMNS, LAST_SEQ, Standing
+from holystream.journal.tables import (
+    COLUMNS,
+    LAST_SEQ,
+    Standing,
+    check_progress,
+    checked,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,13 +46,15 @@ SELECT {COLUMNS} FROM streams WHERE number < ? AND (outcome IS NULL OR ?)
 ORDER BY number DESC LIMIT ?
 """  # noqa: S608 - the columns are above
 
+_KINDS: Final = ("request", "final")
+
 
 def newest(
     connection: sqlite3.Connection, before: int, count: int, *, ended: bool
 ) -> list[Standing]:
     """Return some streams older than the one numbered ``before``, newest first."""
     rows = connection.execute(_LIST, (before, ended, count)).fetchall()
-    return [Standing(*row) for row in rows]
+    return [checked(row) for row in rows]
 
 
 class Contents(NamedTuple):
@@ -68,15 +77,20 @@ def meta(rows: list[Any]) -> tuple[Standing, Contents]:
         JournalCorrupt: They are damaged.
     """
     width = len(Standing._fields)
-    row = Standing(*rows[0][:width])
+    row = checked(rows[0][:width])
+    cursor = rows[0][width]
+    if not isinstance(cursor, (bytes, NoneType)):
+        raise refusals.damaged(f"the cursor of stream {row.stream_id!r}")
     found: dict[str, bytes] = {}
     for *_, kind, checksum, data in rows:
-        if zlib.crc32(data) != checksum:
+        if kind not in _KINDS:
+            raise refusals.damaged(f"a part of stream {row.stream_id!r}")
+        if not isinstance(data, bytes) or zlib.crc32(data) != checksum:
             raise _damaged(row.stream_id, f"the {kind}")
         found[kind] = data
     if "request" not in found:
         raise _damaged(row.stream_id, "the request")
-    return row, Contents(rows[0][width], found["request"], found.get("final"))
+    return row, Contents(cursor, found["request"], found.get("final"))
 
 
 def rows_to_read(
@@ -98,6 +112,7 @@ def read(stream_id: str, after: int, limit: int, rows: list[Any]) -> Reading:
     if not rows:
         return Gone()
     next_seq, outcome = rows[0][:2]
+    check_progress(stream_id, next_seq, outcome)
     last = min(next_seq - 1, after + limit)
     finished = outcome is not None and last >= next_seq - 1
     if last <= after:
@@ -107,7 +122,8 @@ def read(stream_id: str, after: int, limit: int, rows: list[Any]) -> Reading:
     for *_, first, count, checksum, data in rows:
         if first != expected:
             raise refusals.event_missing(stream_id, expected)
-        if zlib.crc32(data) != checksum:
+        whole = isinstance(count, int) and isinstance(data, bytes)
+        if not whole or zlib.crc32(data) != checksum:
             raise _damaged(stream_id, f"the batch of event {first}")
         events += codec.decode(data)
         expected = first + count

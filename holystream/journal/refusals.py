@@ -70,6 +70,14 @@ def event_missing(stream_id: str, seq: int) -> JournalCorrupt:
     )
 
 
+def damaged(what: str) -> JournalCorrupt:
+    """Return the error for a value that no holystream wrote."""
+    return JournalCorrupt(
+        f"{what} in the journal is damaged: it is nothing that holystream writes; move "
+        "the file away, with its -wal and -shm, or give another path"
+    )
+
+
 def closed() -> JournalUnavailable:
     """Return the error for a journal that was closed."""
     return JournalUnavailable("the journal was closed: open another one")

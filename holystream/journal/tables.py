@@ -11,20 +11,23 @@ a `JournalError` has changed nothing.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from holystream.journal import codec, refusals
+from holystream.journal.base import Outcome
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
+    from types import UnionType
 
     from holystream.errors import JournalError
     from holystream.events import StreamEvent
-    from holystream.journal.base import Claim, Outcome
+    from holystream.journal.base import Claim
 
 LAST_SEQ: Final = 2**32 - 1
 """The number of the last event that a stream has room for."""
+_OUTCOMES: Final = frozenset(outcome.value for outcome in Outcome)
 
 SCHEMA: Final = """
 CREATE TABLE fences (last INTEGER NOT NULL);
@@ -100,6 +103,36 @@ class Standing(NamedTuple):
 
 
 COLUMNS: Final = ", ".join(Standing._fields)
+_TYPES: Final[tuple[type | UnionType, ...]] = (
+    *(int, str, float, float, str | None),
+    *(int, int, str | None, str | None),
+)
+# A number has 31 bits of a place.
+_LAST_FENCE: Final = 2**31 - 1
+
+
+def checked(row: Sequence[Any]) -> Standing:
+    """Return the row of a stream as it was fetched, or refuse it.
+
+    Raises:
+        JournalCorrupt: It holds what no holystream writes.
+    """
+    if not all(isinstance(each, of) for each, of in zip(row, _TYPES, strict=True)):
+        raise refusals.damaged("the row of a stream")
+    found = Standing(*row)
+    check_progress(found.stream_id, found.next_seq, found.outcome)
+    return found
+
+
+def check_progress(stream_id: str, next_seq: object, outcome: object) -> None:
+    """Refuse a count that is none, and an end that none has.
+
+    Raises:
+        JournalCorrupt: It is one.
+    """
+    counts = isinstance(next_seq, int) and 0 < next_seq <= LAST_SEQ
+    if not counts or (outcome is not None and outcome not in _OUTCOMES):
+        raise refusals.damaged(f"the row of stream {stream_id!r}")
 
 
 def create(
@@ -199,7 +232,7 @@ def standing(connection: sqlite3.Connection, stream_id: str) -> Standing | None:
         f"SELECT {COLUMNS} FROM streams WHERE stream_id = ?",  # noqa: S608 - ours
         (stream_id,),
     ).fetchone()
-    return None if row is None else Standing(*row)
+    return None if row is None else checked(row)
 
 
 def known(connection: sqlite3.Connection, stream_id: str) -> Standing:
@@ -231,7 +264,7 @@ def expired(connection: sqlite3.Connection, now: float, count: int) -> list[Stan
         "ORDER BY expires LIMIT ?",
         (now, count),
     ).fetchall()
-    return [Standing(*row) for row in rows]
+    return [checked(row) for row in rows]
 
 
 def needs_sweep(connection: sqlite3.Connection, now: float) -> bool:
@@ -287,8 +320,11 @@ def _why_not(connection: sqlite3.Connection, claim: Claim, number: int) -> Journ
 
 
 def _next_fence(connection: sqlite3.Connection) -> int:
-    connection.execute("UPDATE fences SET last = last + 1")
-    return int(connection.execute("SELECT last FROM fences").fetchone()[0])
+    row = connection.execute("SELECT last FROM fences").fetchone()
+    if not row or not isinstance(row[0], int) or not 0 <= row[0] < _LAST_FENCE:
+        raise refusals.damaged("the count of the claims")
+    connection.execute("UPDATE fences SET last = ?", (row[0] + 1,))
+    return row[0] + 1
 
 
 def _put(connection: sqlite3.Connection, number: int, kind: str, data: bytes) -> None:

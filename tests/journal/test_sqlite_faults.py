@@ -288,6 +288,74 @@ def test_damage_beside_the_text(path, what):
             journal.meta("s")
 
 
+CALLS = {
+    "append": lambda journal, claim: journal.append(claim, text_events(3, 1)),
+    "finish": lambda journal, claim: journal.finish(claim, Outcome.DONE, b"<final>"),
+    "release": lambda journal, claim: journal.release(claim),
+    "claim": lambda journal, _: journal.claim("s"),
+    "create": lambda journal, _: journal.create("new", request=REQUEST, ttl=DAY),
+    "read": lambda journal, _: journal.read("s"),
+    "read on": lambda journal, _: journal.read("s", after=1),
+    "meta": lambda journal, _: journal.meta("s"),
+    "streams": lambda journal, _: journal.streams(),
+    "request_stop": lambda journal, _: journal.request_stop("s", "me"),
+    "sweep": lambda journal, _: journal.sweep(2e12),
+    "delete": lambda journal, _: journal.delete("s"),
+}
+COLUMNS = {
+    "streams": "stream_id created updated ttl expires owner fence next_seq outcome "
+    "stop_requested cursor number",
+    "contents": "number kind checksum data",
+    "batches": "place count checksum events",
+    "fences": "last",
+    "garbage": "number",
+}
+# Of every type, beyond every range, and a text that is none.
+VALUES = [
+    *("7", "-1", "0", "1", "9223372036854775807", "-9223372036854775808"),
+    *("1.5", "9e999", "'12'", "'x'", "''", "x'616263'", "x''", "NULL"),
+    "CAST(x'FF80FE' AS TEXT)",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", CALLS)
+def test_a_value_that_no_holystream_wrote(path, call):
+    """Whatever a damaged row holds: an error is a typed one, and shows nothing."""
+    damages = [
+        (table, column, value)
+        for table, columns in COLUMNS.items()
+        for column in columns.split()
+        for value in VALUES
+    ]
+    shown = []
+    wrong = contextlib.closing(sqlite3.connect(path))
+    with SQLiteJournal(path) as journal, wrong as connection:
+        for table, column, value in damages:
+            claim = journal.create("s", request=b"<request>", ttl=DAY)
+            journal.append(claim, text_events(1, 2), cursor=b"<cursor>")
+            if call in ("claim", "sweep"):
+                journal.release(claim)
+            connection.execute("INSERT OR IGNORE INTO garbage VALUES (77)")
+            try:
+                connection.execute(f"UPDATE {table} SET {column} = {value}")
+            except sqlite3.IntegrityError:
+                connection.rollback()
+            connection.commit()
+            try:
+                CALLS[call](journal, claim)
+            except JournalError as error:
+                shown.append(str(error))
+            del claim
+            for each in COLUMNS:
+                connection.execute(f"DELETE FROM {each}")
+            connection.execute("INSERT INTO fences VALUES (1000)")
+            connection.commit()
+    # It reads nothing.
+    assert shown or call == "release"
+    assert "<" not in "".join(shown)
+
+
 @pytest.mark.parametrize("lost", [1, 4, 10])
 def test_a_batch_that_is_missing(path, lost):
     filled(path)
