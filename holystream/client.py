@@ -20,6 +20,7 @@ from holystream.errors import ConfigurationError, InvalidRequest
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS
 from holystream.journal.shared import Journals
 from holystream.mapping import mapped, whole
+from holystream.mapping.options import check_names
 from holystream.providers.chat_request import chat_request
 from holystream.providers.registry import (
     COMPATIBLE,
@@ -337,6 +338,7 @@ class Client:
             ConfigurationError: One of those that a client has too is wrong.
             JournalError: It cannot be recorded.
         """
+        check_names(options, "complete")
         with self.stream(prompt, **whole(options, self._settings.ways)) as stream:
             return stream.get_final_completion()
 
@@ -386,6 +388,7 @@ class Client:
             ConfigurationError: One of those that a client has too is wrong.
             JournalError: The journal cannot be opened.
         """
+        check_names(options, "map")
         self._builder.close_abandoned()
         return mapped(
             self,

@@ -516,3 +516,15 @@ def test_a_closed_client_that_is_used_connects_and_records_anew(simulator, tmp_p
         with client.stream("echo:after", stream_id="after") as stream:
             assert stream.get_final_text() == "after"
         assert client.resume("after").get_final_text() == "after"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("temprature", "temperature"), ("max_completion_tokens", "max_tokens")],
+)
+def test_a_misspelt_argument_is_told_with_the_nearest(simulator, name, meant):
+    with at(simulator) as client:
+        for ask in (lambda **more: client.map(["a"], **more), client.complete):
+            prompt = ("a",) if ask == client.complete else ()
+            with pytest.raises(TypeError, match=f"{name!r}: did you mean '{meant}'"):
+                ask(*prompt, **{name: 0})

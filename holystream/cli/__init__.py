@@ -9,7 +9,7 @@ a sentence on stderr, never in a traceback.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from holystream.cli import ask, demo, doctor, map as map_file, resume, simulate, tail
 from holystream.cli.console import OutputFailed, ReaderGone, say, silence_stdout
@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the command's name; by default the process's own.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        _refuse(options.parser or parser, unknown)
     if options.version:
         from holystream import __version__  # noqa: PLC0415 - reads the disk: if asked
 
@@ -77,6 +79,18 @@ def _run(options: argparse.Namespace) -> int:
         return INTERRUPTED
 
 
+def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    """Name the option that was meant, under the usage of the command it is of."""
+    import difflib  # noqa: PLC0415 - wanted only here
+    import re  # noqa: PLC0415 - the same
+
+    there = re.findall(r"--[a-z-]+", parser.format_usage())
+    word = next((each for each in unknown if each.startswith("-")), unknown[0])
+    nearest = difflib.get_close_matches(word.partition("=")[0], there, n=1)
+    meant = f": did you mean {nearest[0]}?" if nearest else ""
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="holystream",
@@ -85,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
-    parser.set_defaults(command=None)
+    parser.set_defaults(command=None, parser=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, module in _COMMANDS.items():
         summary = (module.__doc__ or "").partition("\n")[0]
@@ -96,5 +110,5 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.configure(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
     return parser

@@ -89,11 +89,26 @@ def check_own(options: object, item: str) -> None:
         raise InvalidRequest(
             f"{item}: options must be a mapping, not {type(options).__name__}"
         )
+    if unknown := _unknown(options):
+        raise InvalidRequest(f"{item}: there is no option {unknown}")
+
+
+def check_names(options: Mapping[str, object], verb: str) -> None:
+    """Refuse a keyword argument that there is not, as Python does.
+
+    Raises:
+        TypeError: There is one; the message names the nearest that there is.
+    """
+    if unknown := _unknown(options):
+        raise TypeError(f"{verb}() got an unexpected keyword argument {unknown}")
+
+
+def _unknown(options: Mapping[str, object]) -> str:
+    """Return the first name that no option has, and the nearest; empty if none."""
     unknown = next((name for name in options if name not in _NAMES), None)
     if unknown is None:
-        return
+        return ""
     import difflib  # noqa: PLC0415 - wanted only here
 
     nearest = difflib.get_close_matches(str(unknown), _NAMES, n=1)
-    meant = f": did you mean {nearest[0]!r}?" if nearest else ""
-    raise InvalidRequest(f"{item}: there is no option {unknown!r}{meant}")
+    return repr(unknown) + (f": did you mean {nearest[0]!r}?" if nearest else "")

@@ -506,3 +506,18 @@ def test_the_command_itself(run):
     bare = run()
     assert bare.status == 2
     assert table() in bare.out
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "meant"),
+    [
+        (("ask", "--model", "m", "--temprature", "0", "hi"), "ask", "--temperature"),
+        (("map", "in", "--modell", "m"), "map", "--model"),
+        (("tail", "--jurnal", "x"), "tail", "--journal"),
+    ],
+)
+def test_a_misspelt_option_is_told_with_the_nearest(run, words, usage, meant):
+    result = run(*words)
+    assert result.status == 2
+    assert result.err.startswith(f"usage: holystream {usage} ")
+    assert f"did you mean {meant}?" in result.err

@@ -139,7 +139,5 @@ def test_a_value_of_another_type_is_named(name):
 def test_what_is_played_must_be_a_script():
     with Simulator() as sim:
         for arguments in (("cut",), (Script(), {"cut_at": 9})):
-            with pytest.raises(
-                TypeError, match="takes Script objects, .*, not"
-            ):
+            with pytest.raises(TypeError, match=r"takes Script objects, .*, not"):
                 sim.play(*arguments)
