@@ -136,7 +136,12 @@ class Grants:
         return self._common.in_use + self._reserved.in_use
 
     def join(
-        self, waiter: Waiter, add: Callable[[Lanes, Waiter], None], room: float
+        self,
+        waiter: Waiter,
+        add: Callable[[Lanes, Waiter], None],
+        room: float,
+        *,
+        sheds: bool = False,
     ) -> bool:
         """Let ``waiter`` wait, if no token is free for it.
 
@@ -144,6 +149,7 @@ class Grants:
             waiter: A new one.
             add: `Lanes.add` or `Lanes.add_returning`.
             room: How many may wait.
+            sheds: It takes the place of one that is less urgent, if there is no room.
 
         Returns:
             Whether it waits, or was served at once; else there was no room.
@@ -155,7 +161,17 @@ class Grants:
             # then on sees us.
             self._sort_out()
             if not waiter.tokens:
-                if self._lanes.queued > room:
+                full = self._lanes.queued > room
+                less = self._lanes.newest_below(waiter.priority) if full else None
+                if less is not None and sheds:
+                    # In this order: should a signal handler's exception come between,
+                    # it leaves by itself.
+                    less.shed = True
+                    less.wake()
+                    self._lanes.remove(less)
+                    self._refused += 1
+                    full = False
+                if full:
                     joined = False
                     self._lanes.remove(waiter)
                     self._refused += 1

@@ -56,6 +56,7 @@ class Waiter:
         holder: A weak reference to whoever will hold the permit, if that was told.
         tokens: What it was granted: one token, or none.
         aborted: It was taken out of the queue by `PrioritySemaphore.abort`.
+        shed: It was taken out of the queue for a more urgent one.
         turn: The lock on which it sleeps.
     """
 
@@ -64,6 +65,7 @@ class Waiter:
         "holder",
         "priority",
         "queued",
+        "shed",
         "since",
         "thread",
         "tokens",
@@ -80,6 +82,7 @@ class Waiter:
         self.holder = holder
         self.tokens: list[Token] = []
         self.aborted = False
+        self.shed = False
         # Released by whoever wakes this waiter; acquired by the waiter alone.
         self.turn = threading.Lock()
         self.turn.acquire()
@@ -209,6 +212,19 @@ class Lanes:
         lane.queued += 1
         self.queued += 1
         waiter.queued = True
+
+    def newest_below(self, priority: Priority) -> Waiter | None:
+        """Return who came last of the least urgent who wait, below ``priority``.
+
+        None of those who return: they have begun something.
+        """
+        for lane in reversed(self._lanes):
+            if lane.priority == priority:
+                break
+            for waiter in reversed(lane.fresh):
+                if waiter.queued:
+                    return waiter
+        return None
 
     def remove(self, waiter: Waiter) -> bool:
         """Take ``waiter`` out; return whether it was still waiting."""

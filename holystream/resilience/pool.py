@@ -195,7 +195,8 @@ class PrioritySemaphore:
             holder: Whoever will hold it: named in messages, and found by `abort`.
 
         Raises:
-            QueueFull: None is free and ``max_queue`` callers wait already.
+            QueueFull: None is free and ``max_queue`` callers wait already, or so many
+                came later that are more urgent.
             QueueTimeout: None came free in time. The message says who holds them.
             StreamCancelled: ``cancel`` was cancelled, or `abort` called. A permit
                 granted in the same moment has been passed on.
@@ -340,7 +341,8 @@ class PrioritySemaphore:
         grants = permit._grants  # noqa: SLF001 - one unit
         in_time = True
         try:
-            joined = grants.join(waiter, add, room)
+            # Who would not wait takes no place from those who do.
+            joined = grants.join(waiter, add, room, sheds=seconds > 0)
             if joined and not waiter.tokens:
                 in_time = wait(grants, waiter, cancel, seconds)
             permit._tokens = waiter.tokens  # noqa: SLF001 - one unit
@@ -353,7 +355,7 @@ class PrioritySemaphore:
             grants.forget(waiter)
             permit._tokens = waiter.tokens  # noqa: SLF001 - one unit
             raise
-        if not joined:
+        if not joined or (waiter.shed and not in_time):
             raise QueueFull(self._situation("the queue for a permit is full"))
         if not in_time:
             raise QueueTimeout(self._situation(f"no permit within {seconds:.3g} s"))

@@ -22,6 +22,8 @@ def wait(
 ) -> bool:
     """Sleep until ``waiter`` is granted its token; return False if none came in time.
 
+    So it does, ahead of time, if `Waiter.shed` is set.
+
     Raises:
         StreamCancelled: The wait was cancelled or aborted. A token that was granted in
             the same moment is for the caller to pass on.
@@ -53,6 +55,8 @@ def wait(
         # better than a timeout and a token sent around in vain. Else it was aborted.
         if waiter.tokens:
             return True
+        if waiter.shed:
+            return False
     # Granted or not: whoever cancelled us does not want the connection.
     grants.cancelled(waiter)
     raise StreamCancelled("the stream was cancelled in the queue for a permit")

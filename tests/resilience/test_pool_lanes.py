@@ -229,6 +229,45 @@ class TestTurns:
             waiter.outcome()
         assert done == [*back, *fresh]
 
+    def test_in_a_full_queue_the_more_urgent_takes_the_place_of_the_newest(self):
+        pool = PrioritySemaphore(1, max_queue=3)
+        holder = pool.acquire()
+        normal = Acquirer(pool, priority="normal")
+        first, second = [Acquirer(pool, priority="low") for _ in range(2)]
+        urgent = Acquirer(pool, priority="critical")
+        assert isinstance(second.outcome(), QueueFull)
+        high = Acquirer(pool, priority="high")
+        assert isinstance(first.outcome(), QueueFull)
+        another = Acquirer(pool, priority="high")
+        assert isinstance(normal.outcome(), QueueFull)
+        with pytest.raises(QueueFull):
+            pool.acquire(priority="high")
+        assert pool.statistics().queued == 3
+        assert pool.statistics().refused == 4
+        holder.release()
+        for waiter in (urgent, high, another):
+            waiter.outcome().release()
+        assert in_use(pool) == 0
+
+    def test_nobody_who_had_a_permit_loses_the_place(self):
+        pool = PrioritySemaphore(1, max_queue=1)
+        holder = pool.acquire()
+        back = Returner(pool, priority="low")
+        with pytest.raises(QueueFull):
+            pool.acquire(priority="critical")
+        holder.release()
+        back.outcome()
+
+    def test_who_does_not_wait_takes_no_place(self):
+        pool = PrioritySemaphore(1, max_queue=1)
+        holder = pool.acquire()
+        waiter = Acquirer(pool, priority="low")
+        with pytest.raises(QueueFull):
+            pool.acquire(priority="critical", timeout=0)
+        holder.release()
+        waiter.outcome()
+        assert waiter.permit is not None
+
     def test_they_do_not_go_before_more_urgent_ones(self):
         pool = PrioritySemaphore(1, order="strict")
         holder = pool.acquire()

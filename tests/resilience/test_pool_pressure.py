@@ -224,7 +224,7 @@ def test_statistics_agree_with_a_script():
     holder = pool.acquire()
     first, second = Acquirer(pool, priority="high"), Acquirer(pool, priority="low")
     with pytest.raises(QueueFull):
-        pool.acquire()
+        pool.acquire(priority="low")
     counted = pool.statistics()
     queued = {"critical": 0, "high": 1, "normal": 0, "low": 1}
     assert counted.queued_by_priority == queued

@@ -60,6 +60,15 @@ class Model:
             self.queue.remove(entry)
             granted.append((entry[0], self.take(entry[1])))
 
+    def shed_by(self, priority):
+        """The newest of the least urgent who wait, and never had a permit."""
+        below = PRIORITIES[PRIORITIES.index(priority) + 1 :]
+        for lane in reversed(below):
+            for entry in reversed(self.queue):
+                if entry[1:] == (lane, True):
+                    return entry
+        return None
+
 
 class PoolMachine(RuleBasedStateMachine):
     """Threads wait, one by one; everything else is done by this one."""
@@ -92,6 +101,11 @@ class PoolMachine(RuleBasedStateMachine):
             self.model.queue.append((waiter, priority, False))
         elif len(self.model.queue) < self.model.room:
             waiter = Acquirer(self.pool, priority=priority)
+            self.model.queue.append((waiter, priority, True))
+        elif shed := self.model.shed_by(priority):
+            self.model.queue.remove(shed)
+            waiter = Acquirer(self.pool, priority=priority)
+            assert isinstance(shed[0].outcome(), QueueFull)
             self.model.queue.append((waiter, priority, True))
         else:
             with pytest.raises(QueueFull):
