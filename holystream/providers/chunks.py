@@ -58,6 +58,9 @@ else:
     Rare = None
 
 
+_WELL: Final = frozenset({"", "0", "200", "ok", "success"})
+"""Codes of messages that are no errors."""
+
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What the typed readings raise; in older versions a MsgspecError is no ValueError."""
 
@@ -97,7 +100,7 @@ class Delta(msgspec.Struct, gc=False):
 
 
 class ChunkChoice(msgspec.Struct, gc=False):
-    """One element of ``choices``. Moonshot puts the usage here."""
+    """One element of ``choices``. Moonshot puts the usage here, OpenRouter errors."""
 
     index: int | None = None
     delta: Delta | None = None
@@ -105,6 +108,8 @@ class ChunkChoice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     usage: Any = None
     logprobs: Rare = None
+    error: Any = None
+    text: str | None = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -145,6 +150,7 @@ class SpokenChoice(msgspec.Struct, gc=False):
     finish_reason: _Empty = None
     usage: None = None
     logprobs: None = None
+    error: None = None
 
 
 class SpokenChunk(msgspec.Struct, gc=False):
@@ -264,7 +270,20 @@ def _is_error(chunk: dict[str, Any]) -> bool:
         chunk.get("object") == "error"
         or chunk.get("type") == "error"
         or bool(chunk.get("detail"))
+        or (bool(chunk.get("message") or chunk.get("msg")) and _is_failed(chunk))
     )
+
+
+def _is_failed(chunk: dict[str, Any]) -> bool:
+    """Whether a code, or a status in numbers, says so: 0 and 200 do not."""
+    code = chunk.get("code")
+    if code is None and not isinstance(code := chunk.get("status"), int):
+        return False
+    if isinstance(code, str):
+        return code.casefold() not in _WELL
+    if isinstance(code, bool) or not isinstance(code, int):
+        return False
+    return code != 0 and not 200 <= code < 300  # noqa: PLR2004 - HTTP's own
 
 
 def _choice(choice: dict[str, Any]) -> ChunkChoice:
@@ -275,6 +294,8 @@ def _choice(choice: dict[str, Any]) -> ChunkChoice:
         finish_reason=_name(choice, "finish_reason"),
         usage=choice.get("usage"),
         logprobs=choice.get("logprobs"),
+        error=choice.get("error"),
+        text=_text(choice, "text"),
     )
 
 

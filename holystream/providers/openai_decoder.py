@@ -29,6 +29,7 @@ from holystream.providers.chunks import (
     DONE,
     INDEX_LIMIT,
     UNREADABLE,
+    Delta,
     Malformed,
     NamedChunk,
     NotJSON,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from holystream.events import StreamEvent
-    from holystream.providers.chunks import Chunk, ChunkChoice, Delta, SpokenChunk
+    from holystream.providers.chunks import Chunk, ChunkChoice, SpokenChunk
     from holystream.providers.profile import Profile
     from holystream.wire.sse import ServerSentEvent
 
@@ -335,6 +336,8 @@ class OpenAIChatDecoder:
             if delta is None and choice.message is not None and self._is_new(choice):
                 # A server that does not stream: the whole answer in one event.
                 delta = choice.message
+            elif delta is None and choice.text:
+                delta = Delta(content=choice.text)
             index = choice.index = self._index_of(choice, delta)
             if delta is not None:
                 weights = self._weigh(index, delta, choice.logprobs)
@@ -342,7 +345,7 @@ class OpenAIChatDecoder:
                 events += weights
             self._report(choice.usage, events)
         self._report(chunk.usage, events)
-        if chunk.error:
+        if chunk.error or any(choice.error for choice in choices):
             self._fail_with(data)
             return
         for choice in choices:

@@ -52,6 +52,14 @@ def test_an_answer_as_openai_documents_it():
     assert (decoder.model, decoder.response_id) == ("m-2024", "chatcmpl-1")
 
 
+@pytest.mark.parametrize("more", ["", ',"x":NaN'])
+def test_text_where_older_servers_have_it_is_text(more):
+    piece = f'{{"choices":[{{"index":0,"text":" you"{more}}}]}}'.encode()
+    decoder, events = run(text("Hello"), piece, finish(), DONE)
+    assert said(events) == "Hello you"
+    assert decoder.complete(clean_end=True)
+
+
 @pytest.mark.parametrize("cut", range(len(OPENAI)))
 def test_it_is_complete_from_the_finish_reason_on(cut):
     decoder, _ = run(*OPENAI[:cut])

@@ -211,6 +211,15 @@ ERRORS = {
     "an object of errors": b'{"object":"error","message":"m","code":400}',
     "FastAPI": b'{"detail":"Internal error"}',
     "FastAPI with a list": b'{"detail":[{"loc":["body"],"msg":"m"}],"choices":[]}',
+    "without a name": b'{"message":"upstream died","code":500}',
+    "with a code in words": b'{"code":"upstream_error","msg":"m"}',
+    "with a status": b'{"status":503,"message":"m","choices":[]}',
+    "with a number of its own": b'{"code":"1301","message":"m"}',
+    "in a choice": (
+        b'{"choices":[{"index":0,"delta":{},"error":{"message":"m","code":502},'
+        b'"finish_reason":"stop"}]}'
+    ),
+    "in a choice, with NaN": b'{"choices":[{"error":"m","x":NaN,"delta":{}}]}',
     "with choices null": b'{"error":{"message":"m"},"choices":null}',
     "of another type": b'{"error":["m"]}',
     "with NaN": b'{"error":{"message":"m","code":NaN}}',
@@ -227,6 +236,25 @@ def test_an_error_inside_the_stream(data, event):
     assert (failure.answer.status, failure.answer.body) == (200, data)
     assert not decoder.ended
     assert not decoder.complete(clean_end=True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"code":0,"message":"success"}',
+        b'{"code":"200","msg":"OK"}',
+        b'{"code":200,"message":"m"}',
+        b'{"code":true,"message":"m"}',
+        b'{"code":"ok","message":"m"}',
+        b'{"status":"processing","message":"m"}',
+        b'{"code":500}',
+        b'{"message":"m"}',
+    ],
+)
+def test_a_word_from_the_server_that_is_no_error(data):
+    decoder, events = run(text("a"), data, text("b"), finish())
+    assert said(events) == "ab"
+    assert decoder.complete(clean_end=True)
 
 
 @pytest.mark.parametrize("data", [b"{}", b"gone", b"[DONE]", text("x"), b"3"])
