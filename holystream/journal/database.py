@@ -24,6 +24,7 @@ from holystream.errors import (
     JournalVersion,
 )
 from holystream.journal import refusals
+from holystream.journal.forking import Hold
 from holystream.journal.tables import SCHEMA
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Database:
         self._busy_timeout = busy_timeout
         self._connection: sqlite3.Connection | None = None
         self._inherited: sqlite3.Connection | None = None
-        self._rests = False
+        self._hold = Hold(self.lock, _LONGEST_HOLD)
 
     def connection(self) -> sqlite3.Connection:
         """Return the connection, opened if need be, for whoever holds the lock.
@@ -239,17 +240,15 @@ class Database:
 
     def before_fork(self) -> None:
         """Close the connection, and let nobody open it until the fork is over."""
-        self._rests = self.lock.acquire(timeout=_LONGEST_HOLD)
+        rests = self._hold.take()
         # In a transaction: a signal handler forks in the midst of its thread's own. The
         # child will find that it cannot use the journal.
-        if self._rests and not self.in_transaction:
+        if rests and not self.in_transaction:
             self.close()
 
     def after_fork_in_parent(self) -> None:
         """Let the others go on."""
-        if self._rests:
-            self._rests = False
-            self.lock.release()
+        self._hold.give_back()
 
     def for_child(self) -> Database:
         """Return what the child of a fork uses instead of this."""

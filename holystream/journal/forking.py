@@ -7,8 +7,14 @@ journals, which it knows weakly. It is registered with the first journal.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from holystream.gapless import keep
+
+if TYPE_CHECKING:
+    from threading import RLock
 
 
 class Forkable(Protocol):
@@ -27,12 +33,44 @@ class Forkable(Protocol):
         ...
 
 
+class Hold:
+    """A lock that is held while a process forks, by each thread that forks.
+
+    Args:
+        lock: Re-entrant, for a signal handler may fork in the midst of a fork.
+        longest: Seconds to wait for it.
+    """
+
+    def __init__(self, lock: RLock, longest: float) -> None:
+        self._lock = lock
+        self._longest = longest
+        self._taken: dict[int, list[bool]] = {}
+
+    def take(self) -> bool:
+        """Wait for the lock; whether it was had."""
+        taken = self._taken.setdefault(threading.get_ident(), [])
+        keep(taken, self._lock.acquire, True, self._longest)
+        return taken[-1]
+
+    def give_back(self) -> None:
+        """Release it, if this thread took it; doing it once too often is harmless."""
+        taken = self._taken.get(threading.get_ident())
+        if not taken:
+            return
+        try:
+            if taken[-1]:
+                self._lock.release()
+        finally:
+            del taken[-1]
+
+
 class _Hooks:
     """The journals, and those among them that rest for a fork under way."""
 
     def __init__(self) -> None:
         self._known: weakref.WeakSet[Forkable] = weakref.WeakSet()
-        self._resting: list[Forkable] = []
+        # By thread: two may fork at a time.
+        self._resting: dict[int, list[Forkable]] = {}
         self._registered = False
 
     def add(self, journal: Forkable) -> None:
@@ -44,22 +82,26 @@ class _Hooks:
                 after_in_parent=self._in_parent,
                 after_in_child=self._in_child,
             )
+            # Python goes on with a fork whose hook was struck by a Ctrl-C: what it did
+            # not do is done by this one.
+            os.register_at_fork(after_in_parent=self._in_parent)
         self._known.add(journal)
 
     def _before(self) -> None:
         resting = list(self._known)
+        self._resting[threading.get_ident()] = resting
         for journal in resting:
             journal.before_fork()
-        # Two threads may fork at a time: who comes here has all of them at rest.
-        self._resting = resting
 
     def _in_parent(self) -> None:
-        resting, self._resting = self._resting, []
-        for journal in resting:
+        thread = threading.get_ident()
+        for journal in self._resting.get(thread, ()):
             journal.after_fork_in_parent()
+        # Behind it: see `add`.
+        self._resting.pop(thread, None)
 
     def _in_child(self) -> None:
-        self._resting = []
+        self._resting = {}
         for journal in list(self._known):
             journal.after_fork_in_child()
 

@@ -33,7 +33,7 @@ from holystream.journal.base import (
     StreamMeta,
     check_stream_id,
 )
-from holystream.journal.forking import tell_of_forks
+from holystream.journal.forking import Hold, tell_of_forks
 from holystream.journal.later import Grip, Later, carry_out_all, releasing
 from holystream.journal.watching import Watchers
 
@@ -102,7 +102,6 @@ class MemoryJournal:
         # until then, empty.
         self._times: list[tuple[float, int, _Record]] = []
         self._serials = itertools.count()
-        self._rests = False
         self._begin()
         tell_of_forks(self)
 
@@ -112,6 +111,7 @@ class MemoryJournal:
         # Guards all records and _closed. Nothing is awaited, encoded or decoded while
         # it is held. Re-entrant for a signal handler in the midst of its thread's call.
         self._lock = threading.RLock()
+        self._hold = Hold(self._lock, _LONGEST_HOLD)
         self._watchers = Watchers()
         self._later = Later(self)
         # Our claims, by their fences, of which no two are the same.
@@ -409,15 +409,12 @@ class MemoryJournal:
 
     def before_fork(self) -> None:
         """Let nothing move until the fork is over."""
-        self._rests = self._lock.acquire(timeout=_LONGEST_HOLD)
+        self._hold.take()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        if self._rests:
-            self._rests = False
-            self._lock.release()
+        self._hold.give_back()
 
     def after_fork_in_child(self) -> None:
         """Go on with a copy, as another owner: no claim of the parent's holds."""
-        self._rests = False
         self._begin()

@@ -15,6 +15,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
+from holystream.gapless import keep
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -42,7 +44,11 @@ class OwnerLock:
             self.owner = f"{self._pid}-{os.urandom(8).hex()}"
             self._path = directory / (self.owner + _SUFFIX)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
+            opened: list[int] = []
+            try:
+                keep(opened, os.open, self._path, flags, 0o600)
+            finally:
+                self._descriptor = opened[0] if opened else -1
             # Between these two lines somebody may have found a file whose lock is free,
             # and taken it away. Then we are somebody else.
             with contextlib.suppress(BlockingIOError):
@@ -78,17 +84,19 @@ def is_alive(directory: Path, owner: str) -> bool:
     """
     if _NAME.fullmatch(owner) is None:
         return False
+    opened: list[int] = []
     try:
-        descriptor = os.open(directory / (owner + _SUFFIX), os.O_RDONLY | os.O_CLOEXEC)
+        path = directory / (owner + _SUFFIX)
+        keep(opened, os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+        # Shared, so that two who look at the same time do not take each other for it.
+        fcntl.flock(opened[0], fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    try:
-        # Shared, so that two who look at the same time do not take each other for it.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
-        os.close(descriptor)
+        for descriptor in opened:
+            os.close(descriptor)
     return False
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from pathlib import Path
 
 import pytest
+from strikes import interrupt, moments
 
 from holystream.journal.owners import OwnerLock, bury, bury_all, is_alive
 
@@ -94,3 +97,18 @@ def test_a_file_that_another_looks_at_before_it_is_locked(tmp_path, monkeypatch)
     lookers[0].close()
     assert [path.stem for path in tmp_path.iterdir()] == [lock.owner]
     assert is_alive(tmp_path, lock.owner)
+
+
+def test_no_ctrl_c_leaves_a_descriptor_open(tmp_path):
+    owner = OwnerLock(tmp_path)
+    folder = Path("/proc/self/fd")
+    before = len(list(folder.iterdir()))
+    for look in (
+        lambda: is_alive(tmp_path, owner.owner),
+        lambda: OwnerLock(tmp_path).close(),
+    ):
+        for strike in moments(("journal/owners.py",)):
+            with contextlib.suppress(KeyboardInterrupt), strike.by(interrupt):
+                look()
+            assert len(list(folder.iterdir())) == before
+    owner.close()

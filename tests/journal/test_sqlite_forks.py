@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sqlite3
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from journal_events import DAY, REQUEST, Child, numbers, text_events
+from strikes import interrupt, moments
 
 from holystream.errors import Fenced, JournalUnavailable, StreamBusy
 from holystream.journal import JournalState, MemoryJournal, Outcome
@@ -259,3 +262,23 @@ def test_one_in_memory_is_a_copy():
         assert child.ended() == ""
     journal.append(claim, text_events(3, 1))
     assert numbers(journal.read("s").events) == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_fork_that_is_struck_leaves_no_lock_held(path, kind, monkeypatch):
+    """What Python makes of a Ctrl-C within the hooks of a fork: it goes on."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    files = ("forking.py", "holding.py", "database.py", "memory.py")
+    for strike in moments(tuple(f"journal/{file}" for file in files)):
+        journal = MemoryJournal() if kind == "memory" else SQLiteJournal(path)
+        with contextlib.suppress(KeyboardInterrupt), strike.by(interrupt):
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+        os.waitpid(child, 0)
+        other = threading.Thread(target=journal.streams, daemon=True)
+        other.start()
+        other.join(20.0)
+        assert not other.is_alive()
+        journal.close()
