@@ -118,9 +118,12 @@ class IdGate:
         # where that would have to be guessed.
         self._at = self._last
         self._there: set[bytes] | None = set()
-        # The number that a beginning that came again has reached, and its checksum.
+        # Of a beginning that comes again: the number that comes next, the checksum of
+        # those before it, and what came before its turn.
         self._again: int | None = None
         self._check = 0
+        self._came: dict[int, bytes] = {}
+        self._compared = False
         self._id_before = ""
         self._named = False
         self.proven = False
@@ -168,10 +171,10 @@ class IdGate:
         self._at = number
         self._there = {message.raw} if first or not again else None
         if number <= self._last:
-            self._pass_over(message, number)
+            self._pass_over(message, number, admitted)
         elif again:
             return
-        elif number > expected:
+        elif number > expected or self._again is not None:
             self._early[number] = [message]
             if len(self._early) > _HELD:
                 raise SeamMismatch("messages between those that came are missing")
@@ -203,33 +206,44 @@ class IdGate:
             admitted += self._early.pop(self._next)
             self._next += 1
 
-    def _pass_over(self, message: ServerSentEvent, number: int) -> None:
-        if not self.proven:
-            self._compare(message, number)
+    def _pass_over(
+        self,
+        message: ServerSentEvent,
+        number: int,
+        admitted: list[ServerSentEvent],
+    ) -> None:
+        if not (self.proven or self._compared or self._cursor.began is None):
+            self._compare(message.raw, number, self._cursor.began)
+            if self._compared and self._next in self._early:
+                self._prove(self._early[self._next][0])
+                self._take_early(admitted)
         if message.id == self._cursor.last_event_id and (
             digest(message) != self._cursor.last
         ):
             raise SeamMismatch("a message that came before is another one now")
         self.passed_over = message.id
 
-    def _compare(self, message: ServerSentEvent, number: int) -> None:
-        """Compare what comes again from the first message on with all that came."""
-        if number == self._cursor.began:
-            self._again, self._check = number, zlib.crc32(message.raw)
-        elif self._again is None or number <= self._again:
-            return
-        elif number == self._again + 1:
-            self._again, self._check = number, zlib.crc32(message.raw, self._check)
-        else:
-            raise SeamMismatch("it begins anew, and not all of it came again")
-        if number == self._last:
+    def _compare(self, raw: bytes, number: int, began: int) -> None:
+        """Compare all that came with what comes again from its first message on.
+
+        Once that has come again nothing new passes until all of it has, in any order.
+        """
+        if self._again is None and number == began:
+            self._again = began
+        if self._again is None or number >= self._again:
+            self._came[number] = raw
+        while self._again in self._came:
+            self._check = zlib.crc32(self._came.pop(self._again), self._check)
+            self._again += 1
+        if self._again == self._last + 1:
             if self._check != self._cursor.check:
                 raise SeamMismatch("a message that came before is another one now")
-            self._again = None
+            self._again, self._compared = None, True
+        elif len(self._came) > _HELD:
+            # It is not its beginning, or too much of that is missing.
+            self._came.clear()
 
     def _prove(self, message: ServerSentEvent) -> None:
-        if self._again is not None:
-            raise SeamMismatch("it begins anew, and not all of it came again")
         # An end mark names no answer; it adds nothing that could belong to another.
         if not (self.proven or self._named) and message.raw.lstrip()[:1] == b"{":
             raise SeamMismatch("nothing says that it is the same answer")
