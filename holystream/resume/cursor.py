@@ -171,7 +171,10 @@ class IdGate:
         self._at = number
         self._there = {message.raw} if first or not again else None
         if number <= self._last:
-            self._pass_over(message, number, admitted)
+            self._pass_over(message)
+            if self._comes_whole(message, number) and expected in self._early:
+                self._prove(self._early[expected][0])
+                self._take_early(admitted)
         elif again:
             return
         elif number > expected or self._again is not None:
@@ -206,32 +209,26 @@ class IdGate:
             admitted += self._early.pop(self._next)
             self._next += 1
 
-    def _pass_over(
-        self,
-        message: ServerSentEvent,
-        number: int,
-        admitted: list[ServerSentEvent],
-    ) -> None:
-        if not (self.proven or self._compared or self._cursor.began is None):
-            self._compare(message.raw, number, self._cursor.began)
-            if self._compared and self._next in self._early:
-                self._prove(self._early[self._next][0])
-                self._take_early(admitted)
+    def _pass_over(self, message: ServerSentEvent) -> None:
         if message.id == self._cursor.last_event_id and (
             digest(message) != self._cursor.last
         ):
             raise SeamMismatch("a message that came before is another one now")
         self.passed_over = message.id
 
-    def _compare(self, raw: bytes, number: int, began: int) -> None:
-        """Compare all that came with what comes again from its first message on.
+    def _comes_whole(self, message: ServerSentEvent, number: int) -> bool:
+        """Whether this is the last of all that came before, and it is the same.
 
-        Once that has come again nothing new passes until all of it has, in any order.
+        Once its first message has come again nothing new passes until all of it has,
+        in any order.
         """
+        began = self._cursor.began
+        if self.proven or self._compared or began is None:
+            return False
         if self._again is None and number == began:
             self._again = began
         if self._again is None or number >= self._again:
-            self._came[number] = raw
+            self._came[number] = message.raw
         while self._again in self._came:
             self._check = zlib.crc32(self._came.pop(self._again), self._check)
             self._again += 1
@@ -242,6 +239,7 @@ class IdGate:
         elif len(self._came) > _HELD:
             # It is not its beginning, or too much of that is missing.
             self._came.clear()
+        return self._compared
 
     def _prove(self, message: ServerSentEvent) -> None:
         # An end mark names no answer; it adds nothing that could belong to another.
