@@ -239,8 +239,6 @@ class Script:
             raise ValueError(
                 f"no error event is named {self.error_event!r}; known: {names}"
             )
-        if self.cut != "fin" and self.cut_at is None:
-            raise ValueError(f"cut={self.cut!r} says how, and not where: give cut_at=")
         if self.drip_chunk_size and self.framing not in (None, "chunked"):
             raise ValueError("drip_chunk_size needs chunked framing")
 

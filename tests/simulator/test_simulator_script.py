@@ -103,7 +103,6 @@ def test_scripts_are_read_as_people_write_them():
         ('cut={"a":1}', "a JSON object does not fit here"),
         ("=1", "expected key=value"),
         ("error_event=opanai", "no error event is named 'opanai'; known: openai, "),
-        ("cut=rst", "cut='rst' says how, and not where: give cut_at="),
         ("drip_chunk_size; framing=close", "needs chunked framing"),
         ("drip_chunk_size; gzip=1; framing=length", "needs chunked framing"),
     ],
