@@ -70,12 +70,6 @@ class TextBuffer:
         """The whole text."""
         return "".join(self._pieces)
 
-    @property
-    def last_piece(self) -> int:
-        """Where the last piece begins; 0 where that is not known."""
-        known = len(self._pieces) > self._merged
-        return self.length - len(self._pieces[-1]) if known else 0
-
     def pieces_behind(self, offset: int) -> int:
         """Return how many of the pieces end behind ``offset``, as far as is known."""
         count, end = 0, self.length
@@ -204,12 +198,6 @@ class Transcript:
         """Code points in the text of the first choice."""
         draft = self._drafts.get(0)
         return draft.text.length if draft else 0
-
-    @property
-    def last_piece(self) -> int:
-        """Where the last piece of the first choice's text begins, in code points."""
-        draft = self._drafts.get(0)
-        return draft.text.last_piece if draft else 0
 
     def pieces_behind(self, offset: int) -> int:
         """Return how many pieces of the first choice's text end behind ``offset``."""

@@ -55,7 +55,6 @@ class ChunkedDecoder:
         "_line",
         "_sizes",
         "_state",
-        "_width",
         "at_chunk",
         "broken",
         "over",
@@ -69,7 +68,6 @@ class ChunkedDecoder:
         self._left = 0
         self._line = b""
         self._sizes: dict[bytes, int] = {}
-        self._width = 0
         self.at_chunk = True
         self.sizes: dict[bytes, int] = {}
         self.width = 0
@@ -135,7 +133,7 @@ class ChunkedDecoder:
         """
         append = payload.append
         known = self._sizes.get
-        width = self._width
+        width = 2 + self.width
         end = len(data)
         while (size := known(data[position : position + width])) is not None:
             start = position + width
@@ -152,7 +150,6 @@ class ChunkedDecoder:
             behind = b"\r\n" + line
             if (size := self._sizes.get(behind)) is not None:
                 self._left = size
-                self._width = len(behind)
                 self.width = len(line)
                 return _State.DATA
         text = line.rstrip(b"\r\n")
@@ -177,7 +174,6 @@ class ChunkedDecoder:
         """Know this size line again, with the end of a chunk before it."""
         if len(self._sizes) < _SIZES_KEPT and len(line) <= _LONGEST_KEPT:
             self._sizes[b"\r\n" + line] = self.sizes[line] = self._left
-            self._width = 2 + len(line)
             self.width = len(line)
 
 
