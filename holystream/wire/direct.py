@@ -12,15 +12,12 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from holystream.wire.chunked import READ_BYTES
+from holystream.wire.socketio import WAITING_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holystream.wire.chunked import BulkHTTPResponse
-
-
-WAITING_BYTES = 2048
-"""What is asked for where little comes at a time: recv sets the memory aside first."""
 
 
 def reader_of(raw: Any) -> Callable[[], bytes]:

@@ -24,6 +24,7 @@ from urllib3.util import wait_for_write
 from holystream.clocks import Clock
 from holystream.errors import Phase
 from holystream.gapless import unlock
+from holystream.wire.congestion import INTERPRETER, silent_for
 from holystream.wire.faults import Fault, FaultKind, is_exhausted
 from holystream.wire.inherited import remember
 
@@ -52,6 +53,11 @@ _PART = 1.0
 the main one, its wait begins anew."""
 HEAD_BYTES = 1024
 """Bytes of a response's head that are read at once."""
+WAITING_BYTES = 2048
+"""Bytes that are read at once where little comes at a time."""
+SPARED = 4
+"""Reads without a turn after one that brought nothing: a slow stream would ask for the
+interpreter once more for each token."""
 
 
 class SocketGuard:
@@ -183,15 +189,19 @@ class SocketGuard:
         Raises:
             Fault: A clock ran out, or the attempt was stopped.
         """
+        seconds, clock = self.next_wait()
+        if not self.sleep_on(turn, min(seconds, threading.TIMEOUT_MAX)):
+            raise self.ran_out(clock)
+        self.check()
+
+    def sleep_on(self, turn: threading.Lock, seconds: float) -> bool:
+        """Wait for the release of a lock, or a stop; return whether either came."""
         self._waiting = turn
         try:
             # A stop before the lock was in place is seen here.
-            seconds, clock = self.next_wait()
-            if not turn.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
-                raise self.ran_out(clock)
+            return self.stopped or turn.acquire(timeout=seconds)
         finally:
             self._waiting = None
-        self.check()
 
 
 class GuardedSocketIO(socket.SocketIO):
@@ -200,7 +210,8 @@ class GuardedSocketIO(socket.SocketIO):
     In the main thread it waits by a timeout of the socket's. Elsewhere, on Linux and
     without TLS, the kernel waits in recv itself: a socket with a timeout calls poll
     first, and a thread that comes back from two system calls must get the interpreter
-    twice, which among hundreds of threads is half of what a token costs.
+    twice, which among hundreds of threads is half of what a token costs. Where even so
+    they are too many, they take turns (congestion.py).
     """
 
     def __init__(self, sock: socket.socket, guard: SocketGuard) -> None:
@@ -215,6 +226,9 @@ class GuardedSocketIO(socket.SocketIO):
         self._part = 0.0
         # What is left of a wait.
         self._left = 0.0
+        # When the last read of the body ended, and how many take no turn.
+        self._ended = 0.0
+        self._spared = 0
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Receive once.
@@ -246,23 +260,53 @@ class GuardedSocketIO(socket.SocketIO):
         Raises:
             Fault: As `readinto`.
         """
-        started, clock = self._begin()
-        while True:
-            try:
-                data = self._recv(amount)
-            except BlockingIOError:
-                self._wait_on(clock)
-            except OSError as error:
-                raise self._failure(error, clock) from None
-            else:
-                break
+        leads = bool(INTERPRETER.pause) and amount <= WAITING_BYTES and self._queue()
+        try:
+            started, clock = self._begin()
+            if started >= INTERPRETER.look_at and not INTERPRETER.pause:
+                INTERPRETER.look()
+            while True:
+                try:
+                    data = self._recv(amount)
+                except BlockingIOError:
+                    self._wait_on(clock)
+                except OSError as error:
+                    raise self._failure(error, clock) from None
+                else:
+                    break
+        finally:
+            if leads:
+                INTERPRETER.pass_on()
         # As in `readinto`. A token waits for whatever is done here.
         guard = self._guard
-        ended = guard.reading_since = guard.now()
+        ended = self._ended = guard.reading_since = guard.now()
         guard.clocks.waited += ended - started
         if guard.stopped:
             guard.check()
         return data
+
+    def _queue(self) -> bool:
+        """Take a turn; return whether it has to be passed on."""
+        if self._spared:
+            self._spared -= 1
+            return False
+        guard = self._guard
+        began = guard.now()
+        pause = min(INTERPRETER.left(), guard.wait_from(began)[0])
+        due = max(began, self._ended + pause)
+        leads = INTERPRETER.take_turn(due, guard.sleep_on)
+        now = guard.now()
+        guard.clocks.waited += now - began
+        guard.reading_since = now
+        silent = silent_for(self._socket)
+        came = silent is not None and silent <= now - self._ended
+        if silent is not None and not came:
+            self._spared = SPARED
+        if leads and not came:
+            # What may not come for a long time is not waited for with the baton.
+            INTERPRETER.pass_on()
+            return False
+        return leads
 
     def _begin(self) -> tuple[float, Clock]:
         """Prepare to wait; return since when, and the clock that bounds it."""
