@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _arrivals import READERS as ALONE
-from _crowd_server import raise_limit
+from _crowd_server import cores, raise_limit, settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -159,6 +159,7 @@ class Crowd:
 def measure(name: str, port: str, streams: int, events: int, pace: int) -> dict:
     """Read a crowd of streams."""
     raise_limit()
+    settle()
     make = THREADED.get(name) or ASYNC[name]
     follow = Crowd.threads if name in THREADED else Crowd.tasks
     follow(Crowd(1, 5), make(f"http://127.0.0.1:{port}/1/1000/5", 1))
@@ -191,6 +192,7 @@ def measure(name: str, port: str, streams: int, events: int, pace: int) -> dict:
         "open": max(0, found["open"] - before) / streams / 1e3,
         "peak": max(0, found["peak"] - before) / streams / 1e3,
         "cpu": cpu / (streams * events) * 1e6,
+        "cores": cores(),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import json
+import os
 import queue
 import resource
 import selectors
@@ -105,8 +106,22 @@ def raise_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def settle() -> None:
+    """Stay on the core that ``BENCH_CORE`` names, if it does."""
+    if core := os.environ.get("BENCH_CORE"):
+        os.sched_setaffinity(0, {int(core)})
+
+
+def cores() -> list[int]:
+    """Return the cores that this process may use; none where nobody can tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    return sorted(os.sched_getaffinity(0))
+
+
 def main() -> None:
     raise_limit()
+    settle()
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     crowds: queue.SimpleQueue = queue.SimpleQueue()
     said = {"streams": 0}

@@ -1,8 +1,9 @@
 """Many streams in one process: lateness, memory, and how many are too many.
 
 Each stream gets 50 tokens a second from a server that is a process of its own. A
-thread reads each, or, with AsyncOpenAI, one event loop all. Differences within one run
-count: the server, the readers and whatever else the machine does share its cores.
+thread reads each, or, with AsyncOpenAI, one event loop all. The reading process and the
+server have a core each, as a worker that is kept on its core; or the system moves them
+about (``--cores shared``). Differences within one run count.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from _crowd_server import cores
 from throughput import environment
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ SERVER_LATE = 20.0
 """Milliseconds from which on the server is too late itself to tell anything."""
 MOST, KILOBYTES = 500, 60.0
 """Targets: streams with that lateness, and memory of one that is open."""
+Cores: TypeAlias = tuple[int | None, int | None]
+"""Which one the readers are kept on, and the server."""
 LONG_EVENTS = 1_000_000
 PER_BYTE, ROOM = 2, 2_000_000
 """Targets: how memory grows with a long text, in bytes."""
@@ -60,15 +64,24 @@ def main(arguments: list[str] | None = None) -> int:
         f"{os.cpu_count()} cores, load {load:.1f} before, "
         f"Python {platform.python_version()}"
     )
+    kept = _cores(options.cores)
+    print(
+        "Readers and server share the cores."
+        if kept[0] is None
+        else f"The readers have core {kept[0]}, the server has core {kept[1]}."
+    )
+    seconds = min(options.seconds, 5.0)
     failed = [
-        *_crowds(readers, options.streams, options.seconds),
-        *(_most(readers, min(options.seconds, 5.0)) if options.search else []),
+        *_crowds(readers, options.streams, options.seconds, kept),
+        *(_most(readers, seconds, kept) if options.search else []),
         *_long(options.events),
     ]
     return 1 if failed and options.check else 0
 
 
-def _crowds(readers: list[str], sizes: list[int], seconds: float) -> list[str]:
+def _crowds(
+    readers: list[str], sizes: list[int], seconds: float, kept: Cores
+) -> list[str]:
     """Print the table of these numbers of streams; return what does not hold."""
     print(f"\n### {RATE} tokens a second for {seconds:g} s: lateness in ms\n")
     print(
@@ -79,7 +92,7 @@ def _crowds(readers: list[str], sizes: list[int], seconds: float) -> list[str]:
     failed = []
     for size in sizes:
         for name in readers:
-            found = measure(name, size, seconds)
+            found = measure(name, size, seconds, kept)
             print(
                 f"| {size} | {READERS[name][0]} | {found['complete']} | "
                 f"{found['p50']:.1f} | {found['p99']:.1f} | {found['worst']:.0f} | "
@@ -95,7 +108,7 @@ def _crowds(readers: list[str], sizes: list[int], seconds: float) -> list[str]:
     return failed
 
 
-def _most(readers: list[str], seconds: float) -> list[str]:
+def _most(readers: list[str], seconds: float, kept: Cores) -> list[str]:
     """Print how many streams each reader can take; return what does not hold."""
     print(f"\n### The most streams with a p99 under {LATE:g} ms\n")
     print("| reader | streams | p99, ms | one size more | p99, ms |")
@@ -106,7 +119,7 @@ def _most(readers: list[str], seconds: float) -> list[str]:
         low, high = -1, len(SIZES)
         while high - low > 1:
             middle = (low + high) // 2
-            seen[middle] = measure(name, SIZES[middle], seconds)
+            seen[middle] = measure(name, SIZES[middle], seconds, kept)
             if seen[middle]["p99"] < LATE:
                 low = middle
             else:
@@ -126,8 +139,8 @@ def _most(readers: list[str], seconds: float) -> list[str]:
 
 def _long(events: int) -> list[str]:
     """Print how memory grows with a long text; return what does not hold."""
-    with _server("_paced.py") as (port, _):
-        found = _child("long", port, events)
+    with _server("_paced.py", None) as (port, _):
+        found = _child(None, "long", port, events)
     mega = {name: size / 1e6 for name, size in found.items()}
     limit = (PER_BYTE * found["text"] + ROOM) / 1e6
     print(f"\n### Memory of one stream of {events} tokens, read to its end\n")
@@ -139,22 +152,23 @@ def _long(events: int) -> list[str]:
     return failed
 
 
-def measure(name: str, streams: int, seconds: float) -> dict:
+def measure(name: str, streams: int, seconds: float, kept: Cores) -> dict:
     """Let one reader read a crowd, in a process and of a server of its own."""
-    with _server("_crowd_server.py") as (port, said):
-        found = _child(name, port, streams, round(RATE * seconds), 1_000_000 // RATE)
+    with _server("_crowd_server.py", kept[1]) as (port, said):
+        events = round(RATE * seconds)
+        found = _child(kept[0], name, port, streams, events, 1_000_000 // RATE)
     return {**found, "server": said["p99"]}
 
 
 @contextlib.contextmanager
-def _server(program: str) -> Iterator[tuple[int, dict]]:
+def _server(program: str, core: int | None) -> Iterator[tuple[int, dict]]:
     """Run a server; what it says in the end is filled in then."""
     said: dict = {}
     with subprocess.Popen(
         [sys.executable, str(HERE / program)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment(),
+        env=_environment(core),
         text=True,
     ) as process:
         try:
@@ -165,16 +179,28 @@ def _server(program: str) -> Iterator[tuple[int, dict]]:
             process.kill()
 
 
-def _child(*arguments: object) -> dict:
+def _child(core: int | None, *arguments: object) -> dict:
     child = subprocess.run(
         [sys.executable, str(HERE / "_crowd_readers.py"), *map(str, arguments)],
         stdout=subprocess.PIPE,
-        env=environment(),
+        env=_environment(core),
         check=True,
         text=True,
         timeout=600,
     )
     return json.loads(child.stdout)
+
+
+def _environment(core: int | None) -> dict[str, str]:
+    return environment() | ({} if core is None else {"BENCH_CORE": str(core)})
+
+
+def _cores(wanted: str) -> Cores:
+    """Return the core of the readers and that of the server, if they have their own."""
+    found = cores()
+    if wanted == "own" and len(found) > 1:
+        return found[0], found[-1]
+    return None, None
 
 
 def _doubt(found: dict) -> str:
@@ -193,6 +219,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="that they last: 10")
     parser.add_argument(
         "--readers", default=",".join(READERS), help=f"some of {', '.join(READERS)}"
+    )
+    parser.add_argument(
+        "--cores",
+        choices=("own", "shared"),
+        default="own",
+        help="a core for the readers and one for the server, or all for both",
     )
     parser.add_argument(
         "--search",

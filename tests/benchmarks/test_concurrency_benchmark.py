@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,28 @@ def test_all_streams_of_all_readers_are_complete(concurrency, capsys):
     ]
 
 
+def test_each_process_is_kept_on_a_core_of_its_own(concurrency, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(concurrency, "_long", lambda _: [])
+    # What the children are given, and do, is looked at from inside them.
+    child = concurrency._child
+
+    def measured(core, *arguments):
+        found = child(core, *arguments)
+        seen.append((core, found["cores"]))
+        return found
+
+    monkeypatch.setattr(concurrency, "_child", measured)
+    options = ["--quick", "--streams", "2", "--seconds", "0.1", "--readers", "raw"]
+    concurrency.main(options)
+    concurrency.main([*options, "--cores", "shared"])
+    all_of_them = sorted(os.sched_getaffinity(0))
+    if len(all_of_them) > 1:
+        assert seen == [(all_of_them[0], all_of_them[:1]), (None, all_of_them)]
+    assert seen[-1] == (None, all_of_them)
+    assert "Readers and server share the cores." in capsys.readouterr().out
+
+
 def answering(concurrency, monkeypatch, answer, long=None):
     monkeypatch.setattr(concurrency, "measure", answer)
     monkeypatch.setattr(concurrency, "_long", lambda _: long or [])
@@ -65,7 +88,7 @@ def test_a_crowd_that_misses_its_target_fails_the_check(
 
 @pytest.mark.parametrize("most", [0, 25, 450, 500, 999, 1000])
 def test_the_largest_number_is_found(concurrency, monkeypatch, capsys, most):
-    def answer(_name, streams, _seconds):
+    def answer(_name, streams, _seconds, _cores):
         return FINE | {"complete": streams, "p99": 99.9 if streams <= most else 100.0}
 
     answering(concurrency, monkeypatch, answer)
