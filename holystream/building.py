@@ -122,6 +122,7 @@ class Builder:
             resume=settings.resume,
             min_guarantee=settings.min_guarantee,
             secrets=(*keys, *headers.values()),
+            patient=settings.patient,
             rng=time.rng,
         )
         attempts = Attempts(

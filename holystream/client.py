@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -390,9 +391,11 @@ class Client:
         """
         check_names(options, "map")
         self._builder.close_abandoned()
+        # Its items are many, and nobody waits for one alone.
+        patient = dataclasses.replace(self._settings, patient=True)
         return mapped(
-            self,
-            self._settings,
+            self._with(patient),
+            patient,
             self._builder.time,
             prompts,
             concurrency=concurrency,
@@ -636,16 +639,22 @@ class Client:
         Raises:
             ConfigurationError: A setting is wrong.
         """
+        return self._with(
+            self._settings.changed(
+                model=model,
+                timeout=timeout,
+                deadline=deadline,
+                retry=retry,
+                resume=resume,
+                min_guarantee=min_guarantee,
+            )
+        )
+
+    def _with(self, settings: Settings) -> Client:
+        """Return a client that differs in its settings alone."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._settings = self._settings.changed(
-            model=model,
-            timeout=timeout,
-            deadline=deadline,
-            retry=retry,
-            resume=resume,
-            min_guarantee=min_guarantee,
-        )
+        other._settings = settings
         return other
 
     def close(self) -> None:

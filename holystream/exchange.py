@@ -95,6 +95,7 @@ class Exchange:
         resume: tuple[ResumeStrategy, ...],
         min_guarantee: Guarantee | None,
         secrets: tuple[str, ...],
+        patient: bool = False,
         rng: random.Random | None = None,
     ) -> None:
         self.request = request
@@ -110,7 +111,7 @@ class Exchange:
         self.complete = False
         self.error: StreamError | None = None
         self.wait: Wait | None = None
-        self.patient = False
+        self.patient = patient
         self.others_free_in: Callable[[str], float] = lambda _: math.inf
         self.next_request = request
         self.request_id: str | None = None

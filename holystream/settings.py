@@ -75,7 +75,12 @@ class Recording:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a client has as its default and a stream may have otherwise."""
+    """What a client has as its default and a stream may have otherwise.
+
+    Attributes:
+        patient: A stream waits for a breaker instead of being sent away: it is one of
+            many, and nobody waits for it alone.
+    """
 
     model: str | None = None
     timeouts: Timeouts = dataclasses.field(default_factory=Timeouts)
@@ -86,6 +91,7 @@ class Settings:
     journals: Journals = dataclasses.field(default_factory=Journals)
     journal: Journal | None = None
     recording: Recording = dataclasses.field(default_factory=Recording)
+    patient: bool = False
 
     @property
     def ways(self) -> tuple[str, ...]:

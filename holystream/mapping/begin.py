@@ -13,7 +13,7 @@ from holystream.mapping.options import check_own
 from holystream.resume.checkpoint import Recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from holystream.journal import Journal, StreamMeta
     from holystream.mapping.items import MapItem
@@ -41,12 +41,12 @@ class Streams(Protocol):
 
     # What each takes is checked there, for it may come from a user as it is.
     @property
-    def stream(self) -> Any:
+    def stream(self) -> Callable[..., Stream]:
         """Return a stream that asks."""
         ...
 
     @property
-    def resume(self) -> Any:
+    def resume(self) -> Callable[..., Stream]:
         """Return a stream that goes on with a recorded one."""
         ...
 
@@ -99,7 +99,7 @@ class Beginner:
         if options.get("journal") is not None:
             journal = self.settings.journals.of(options["journal"])
             options["journal"] = journal
-        stream = _patient(self.client.stream(item.prompt, **options))
+        stream = self.client.stream(item.prompt, **options)
         if journal is None:
             return stream
         try:
@@ -116,11 +116,9 @@ class Beginner:
                 raise
             _log.warning("an item goes on without its journal: %s", error)
             return stream
-        return _patient(
-            self.client.resume(
-                stream.stream_id,
-                **{name: options[name] for name in _RESUMED if name in options},
-            )
+        return self.client.resume(
+            stream.stream_id,
+            **{name: options[name] for name in _RESUMED if name in options},
         )
 
     def _options(self, own: Mapping[str, Any], index: int) -> dict[str, Any]:
@@ -145,12 +143,6 @@ class Beginner:
                 f"the journal has stream {stream.stream_id!r} as the answer to another "
                 "request: give another map_id=, or the prompts and options of then"
             )
-
-
-def _patient(stream: Stream) -> Stream:
-    """Have a stream wait for a breaker: a map is to end, however long that takes."""
-    stream._exchange.patient = True  # noqa: SLF001 - no part of what a caller may do
-    return stream
 
 
 def with_journal(options: MapOptions, settings: Settings) -> MapOptions:

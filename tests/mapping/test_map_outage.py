@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from loopback import Reader, client_for, until
 
 from holystream import (
     BreakerPolicy,
     CircuitOpen,
     MapItem,
+    MemoryJournal,
     PrioritySemaphore,
     StreamCancelled,
     Verdict,
@@ -83,3 +85,22 @@ def test_what_was_forced_open_is_not_waited_for(sim):
         client._router.breakers[next(iter(client._router.breakers))].force_open()
         (result,) = client.map(["echo:hello"])
     assert isinstance(result.error, CircuitOpen)
+
+
+def test_an_item_of_an_earlier_map_is_waited_for_too(sim):
+    journal = MemoryJournal()
+    with made(sim, BRIEF, journal=journal) as client:
+        # As a process leaves it that ends before its answer.
+        with client.stream("echo:hello", stream_id="m.0") as stream:
+            next(stream)
+        opened(client)
+        with client.map(["echo:hello"], map_id="m") as results:
+            assert [result.text for result in results] == ["hello"]
+    journal.close()
+
+
+def test_the_other_streams_of_the_client_are_not_patient(sim):
+    with made(sim, LONG) as client:
+        opened(client)
+        with client.map(["echo:hello"]), pytest.raises(CircuitOpen):
+            client.complete("echo:hello")
