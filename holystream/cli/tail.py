@@ -27,8 +27,8 @@ HELP = "follow a recorded answer while it is written, or list the recorded ones"
 
 _EPILOG: Final = """\
 Nothing is asked of any server. The list has the newest first: id, how it stands (live;
-abandoned: its program is gone; or how it ended), when it was last written, in UTC, and
-the number of its events.
+abandoned: its program is gone; damaged; or how it ended), when it was last written, in
+UTC, and the number of its events.
 """
 
 _LOOK: Final = 0.5
@@ -194,7 +194,10 @@ class _Follower:
 
 
 def _row(info: StreamInfo) -> str:
-    stands = str(info.outcome or info.state)
+    from holystream.journal import JournalState  # noqa: PLC0415 - as above
+
+    ended = info.outcome is not None and info.state is JournalState.FINISHED
+    stands = str(info.outcome if ended else info.state)
     written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(info.updated))
     return "\t".join((info.stream_id, stands, written, str(info.next_seq - 1)))
 

@@ -52,6 +52,8 @@ class JournalState(enum.StrEnum):
     """It has not ended, and has no owner, or a dead one: it can be claimed."""
     FINISHED = "finished"
     """It has ended: it can be read."""
+    DAMAGED = "damaged"
+    """Its row in the store is: calls that need it raise `JournalCorrupt`."""
 
 
 @dataclasses.dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -81,11 +83,13 @@ class Claim:
 class StreamInfo:
     """How a recorded stream stands.
 
+    Of a damaged one it is what can be read, and else what a new stream would have.
+
     Attributes:
         stream_id: The stream.
         created: When it was created, in seconds since 1970.
         updated: When it was last written, in seconds since 1970.
-        state: Live, abandoned or finished.
+        state: Live, abandoned, finished or damaged.
         owner: Who has or last had it; None if it was let go.
         fence: That of its latest claim.
         next_seq: The number of its next event; one less is how many there are.
@@ -269,7 +273,10 @@ class Journal(Protocol):
         states: Collection[JournalState] = tuple(JournalState),
         limit: int = LIST_LIMIT,
     ) -> list[StreamInfo]:
-        """Return the streams of these states, the newest first."""
+        """Return the streams of these states, the newest first.
+
+        A stream whose row is damaged is one of them, and hides no other.
+        """
         ...
 
     def request_stop(self, stream_id: str, by: str) -> None:
@@ -283,11 +290,11 @@ class Journal(Protocol):
         ...
 
     def delete(self, stream_id: str) -> None:
-        """Forget a stream, its owner's too; nothing happens if there is none."""
+        """Forget a stream, owned or damaged; nothing happens if there is none."""
         ...
 
     def sweep(self, now: float) -> int:
-        """Forget the streams whose time is over; return how many.
+        """Forget the streams whose time is over, damaged ones too; return how many.
 
         Args:
             now: Seconds since 1970.

@@ -140,9 +140,7 @@ class Database:
                 f"{doing} the journal {self.path}: another process held its lock for "
                 f"more than {self._busy_timeout:g} s; {kept}, this was not stored"
             )
-        # Python's own, which has no code: a text that is none. It would show it.
-        is_no_text = "decode to UTF-8" in str(error)
-        if is_no_text or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return JournalCorrupt(
                 f"{doing} the journal {self.path}: the file is damaged, or no journal: "
                 "move it away, with its -wal and -shm, or give another path"
@@ -186,6 +184,7 @@ class Database:
             check_same_thread=False,
         )
         try:
+            connection.text_factory = _text
             self._check(connection)
             full = self._durability == "power"
             connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
@@ -257,6 +256,14 @@ class Database:
         # Never to be used, nor closed while the child lives: see above.
         child._inherited = self._connection or self._inherited
         return child
+
+
+def _text(data: bytes) -> str | bytes:
+    """Return a stored text; as bytes where it is damaged, which fails every check."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 def _is_locked(error: Exception) -> bool:

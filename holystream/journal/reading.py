@@ -19,6 +19,7 @@ from holystream.journal.tables import (
     Standing,
     check_progress,
     checked,
+    legible,
 )
 
 if TYPE_CHECKING:
@@ -50,11 +51,14 @@ _KINDS: Final = ("request", "final")
 
 
 def newest(
-    connection: sqlite3.Connection, before: int, count: int, *, ended: bool
-) -> list[Standing]:
-    """Return some streams older than the one numbered ``before``, newest first."""
+    connection: sqlite3.Connection, before: float, count: int, *, ended: bool
+) -> list[tuple[Standing, bool]]:
+    """Return some streams older than the one numbered ``before``, newest first.
+
+    With each goes whether its row is whole; of a damaged one it is what can be read.
+    """
     rows = connection.execute(_LIST, (before, ended, count)).fetchall()
-    return [checked(row) for row in rows]
+    return [legible(row) for row in rows]
 
 
 class Contents(NamedTuple):

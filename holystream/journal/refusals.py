@@ -78,6 +78,15 @@ def damaged(what: str) -> JournalCorrupt:
     )
 
 
+def damaged_row(stream_id: str) -> JournalCorrupt:
+    """Return the error for a stream that is described by what no holystream wrote."""
+    return JournalCorrupt(
+        f"stream {stream_id!r}: its row in the journal is damaged: it holds what no "
+        "holystream writes; the other streams are as they were, and delete() forgets "
+        "this one"
+    )
+
+
 def closed() -> JournalUnavailable:
     """Return the error for a journal that was closed."""
     return JournalUnavailable("the journal was closed: open another one")

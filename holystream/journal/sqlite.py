@@ -229,9 +229,11 @@ class SQLiteJournal(HeldFile):
     ) -> list[StreamInfo]:
         """Return the streams of these states, the newest first."""
         carry_out_all()
-        ended = JournalState.FINISHED in states
+        # A damaged row may say that its stream has ended.
+        ended = not {JournalState.FINISHED, JournalState.DAMAGED}.isdisjoint(states)
         found: list[StreamInfo] = []
-        before = 2**62
+        # Beyond the last number that a row can have.
+        before = 2.0**63
         while len(found) < limit:
             last = before
             rows = self._select(
@@ -239,8 +241,8 @@ class SQLiteJournal(HeldFile):
             )
             if not rows:
                 break
-            before = rows[-1].number
-            infos = [StreamInfo(**self._info(row)) for row in rows]
+            before = rows[-1][0].number
+            infos = [StreamInfo(**self._info(row, whole=whole)) for row, whole in rows]
             found += [info for info in infos if info.state in states]
         return found[:limit]
 
@@ -254,9 +256,9 @@ class SQLiteJournal(HeldFile):
         check_stream_id(stream_id)
 
         def delete(connection: sqlite3.Connection) -> None:
-            row = tables.standing(connection, stream_id)
-            if row is not None:
-                tables.forget(connection, row.number)
+            number = tables.number_of(connection, stream_id)
+            if number is not None:
+                tables.forget(connection, number)
 
         self._write(delete, stream_id)
         self._collect()
@@ -280,13 +282,16 @@ class SQLiteJournal(HeldFile):
         )
         return version
 
-    def _info(self, row: Standing) -> dict[str, Any]:
+    def _info(self, row: Standing, *, whole: bool = True) -> dict[str, Any]:
         """Return the fields of a StreamInfo."""
         fields = row._asdict()
         del fields["number"]
         if row.outcome is not None:
-            state = JournalState.FINISHED
             fields["outcome"] = Outcome(row.outcome)
+        if not whole:
+            state = JournalState.DAMAGED
+        elif row.outcome is not None:
+            state = JournalState.FINISHED
         elif row.owner is not None and self._is_alive(row.owner):
             state = JournalState.LIVE
         else:

@@ -19,7 +19,6 @@ from holystream.journal.base import Outcome
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
-    from types import UnionType
 
     from holystream.errors import JournalError
     from holystream.events import StreamEvent
@@ -103,12 +102,61 @@ class Standing(NamedTuple):
 
 
 COLUMNS: Final = ", ".join(Standing._fields)
-_TYPES: Final[tuple[type | UnionType, ...]] = (
-    *(int, str, float, float, str | None),
-    *(int, int, str | None, str | None),
-)
 # A number has 31 bits of a place.
 _LAST_FENCE: Final = 2**31 - 1
+_YEAR_10000: Final = 253_402_300_800.0
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and value != ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value < _YEAR_10000
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 < value <= LAST_SEQ
+
+
+def _is_outcome(value: object) -> bool:
+    return value is None or value in _OUTCOMES
+
+
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+# What a column holds, and what stands for it where it is damaged.
+_FITTING: Final[dict[str, tuple[Callable[[object], bool], object]]] = {
+    "number": (_is_number, 0),
+    "stream_id": (_is_id, ""),
+    "created": (_is_time, 0.0),
+    "updated": (_is_time, 0.0),
+    "owner": (_is_text, None),
+    "fence": (_is_number, 0),
+    "next_seq": (_is_count, 1),
+    "outcome": (_is_outcome, None),
+    "stop_requested": (_is_text, None),
+}
+
+
+def legible(row: Sequence[Any]) -> tuple[Standing, bool]:
+    """Return what can be read of a stream's row, and whether that is all of it."""
+    whole = True
+    values: list[Any] = []
+    for value, (fits, blank) in zip(row, _FITTING.values(), strict=True):
+        fitting = fits(value)
+        whole = whole and fitting
+        values.append(value if fitting else blank)
+    found = Standing(*values)
+    if not found.stream_id:
+        found = found._replace(stream_id=f"damaged stream {found.number}")
+    return found, whole
 
 
 def checked(row: Sequence[Any]) -> Standing:
@@ -117,10 +165,9 @@ def checked(row: Sequence[Any]) -> Standing:
     Raises:
         JournalCorrupt: It holds what no holystream writes.
     """
-    if not all(isinstance(each, of) for each, of in zip(row, _TYPES, strict=True)):
-        raise refusals.damaged("the row of a stream")
-    found = Standing(*row)
-    check_progress(found.stream_id, found.next_seq, found.outcome)
+    found, whole = legible(row)
+    if not whole:
+        raise refusals.damaged_row(found.stream_id)
     return found
 
 
@@ -130,9 +177,8 @@ def check_progress(stream_id: str, next_seq: object, outcome: object) -> None:
     Raises:
         JournalCorrupt: It is one.
     """
-    counts = isinstance(next_seq, int) and 0 < next_seq <= LAST_SEQ
-    if not counts or (outcome is not None and outcome not in _OUTCOMES):
-        raise refusals.damaged(f"the row of stream {stream_id!r}")
+    if not (_is_count(next_seq) and _is_outcome(outcome)):
+        raise refusals.damaged_row(stream_id)
 
 
 def create(
@@ -257,14 +303,25 @@ def request_stop(connection: sqlite3.Connection, stream_id: str, by: str) -> Non
         raise refusals.unknown(stream_id)
 
 
+def number_of(connection: sqlite3.Connection, stream_id: str) -> int | None:
+    """Return the number of a stream, whatever else its row holds, if it is known."""
+    row = connection.execute(
+        "SELECT number FROM streams WHERE stream_id = ?", (stream_id,)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
 def expired(connection: sqlite3.Connection, now: float, count: int) -> list[Standing]:
-    """Return some streams whose time is over, the longest ago first."""
+    """Return some streams whose time is over, the longest ago first.
+
+    Of one whose row is damaged it is what can be read of it: its time is over, too.
+    """
     rows = connection.execute(
         f"SELECT {COLUMNS} FROM streams WHERE expires <= ? "  # noqa: S608 - ours
         "ORDER BY expires LIMIT ?",
         (now, count),
     ).fetchall()
-    return [checked(row) for row in rows]
+    return [legible(row)[0] for row in rows]
 
 
 def needs_sweep(connection: sqlite3.Connection, now: float) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import signal
+import sqlite3
 import threading
 
 import pytest
@@ -352,6 +354,24 @@ class TestTail:
         assert [line.split("\t")[0] for line in listed] == [
             f"s{number}" for number in reversed(range(150))
         ]
+
+    def test_a_damaged_one_is_listed_among_the_others(self, run, path):
+        with SQLiteJournal(path) as journal:
+            for name in ("first", "second", "third"):
+                claim = journal.create(name, request=b"", ttl=60.0)
+                journal.finish(claim, Outcome.DONE, b"")
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(
+                "UPDATE streams SET updated = 9e999 WHERE stream_id = 'second'"
+            )
+            connection.commit()
+        result = run("tail", "--journal", path)
+        assert result.status == 0
+        listed = [line.split("\t")[:2] for line in result.out.splitlines()]
+        assert listed == [["third", "done"], ["second", "damaged"], ["first", "done"]]
+        asked = run("tail", "second", "--journal", path)
+        assert asked.status == 1
+        assert "stream 'second': its row in the journal is damaged" in asked.err
 
 
 def test_a_full_disk_is_told_with_what_is_kept(sim, begun, finish, gate, path):

@@ -33,7 +33,7 @@ from holystream.journal import (
 )
 from holystream.journal.sqlite import SQLiteJournal
 
-LIVE, ABANDONED, FINISHED = JournalState
+LIVE, ABANDONED, FINISHED, _ = JournalState
 FOREVER = 50.0
 """Seconds of waiting that no test that passes waits for."""
 

@@ -351,8 +351,8 @@ def test_a_value_that_no_holystream_wrote(path, call):
                 connection.execute(f"DELETE FROM {each}")
             connection.execute("INSERT INTO fences VALUES (1000)")
             connection.commit()
-    # It reads nothing.
-    assert shown or call == "release"
+    # It reads nothing, and these pass over what is damaged of a stream.
+    assert bool(shown) == (call not in ("release", "streams", "sweep", "delete"))
     assert "<" not in "".join(shown)
 
 
