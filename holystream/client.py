@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from holystream.arguments import (
     checked_callback,
     checked_headers,
-    checked_offset,
     checked_priority,
     checked_stream_id,
 )
 from holystream.building import Builder
 from holystream.clocks import SystemTime, Timeouts
-from holystream.detached import from_token
-from holystream.errors import ConfigurationError, InvalidRequest
+from holystream.destinations import endpoints_of
 from holystream.feed import FEED_RETRY, FEED_TIMEOUTS
+from holystream.finding import find_stream
 from holystream.journal.shared import Journals
 from holystream.mapping import mapped, whole
 from holystream.mapping.options import check_names
@@ -28,12 +27,11 @@ from holystream.providers.registry import (
     DEFAULT,
     provider as find_provider,
 )
-from holystream.recovery import from_journal, let_go, recorded
+from holystream.recovery import let_go
 from holystream.resilience.budget import RetryBudget
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
 from holystream.resilience.routing import Router
-from holystream.resume.token import ResumeToken, looks_like_one
 from holystream.settings import (
     Recording,
     Settings,
@@ -42,7 +40,6 @@ from holystream.settings import (
     checked_pool,
     checked_retry,
     checked_verify,
-    endpoints_of,
 )
 from holystream.telemetry import Telemetry
 from holystream.telemetry.logging import log_from_environment
@@ -490,56 +487,20 @@ class Client:
         headers = checked_headers(extra_headers, "extra_headers")
         checked_priority(priority)
         tell = checked_callback(on_event)
-        kept = settings.journal
-        if messages is None:
-            _check_unasked(
-                stop=stop,
-                tools=tools,
-                tool_choice=tool_choice,
-                response_format=response_format,
-                extra_body=extra_body,
-            )
-            if kept is None:
-                raise ConfigurationError(
-                    "to resume a recorded stream, pass journal= here or to the Client; "
-                    "with a token, pass messages= and partial_text="
-                )
-            if looks_like_one(stream):
-                raise InvalidRequest(
-                    "this is a resume token: pass messages= and partial_text= as well"
-                )
-            found = from_journal(
-                kept,
-                checked_stream_id(stream),
-                self._provider,
-                after=checked_offset(after),
-                partial_text=partial_text,
-            )
-        else:
-            if after:
-                raise InvalidRequest(
-                    "after= is for recorded streams: with a token pass partial_text="
-                )
-            text = "" if partial_text is None else partial_text
-            found = from_token(
-                ResumeToken.decode(stream),
-                text,
-                messages,
-                self._provider,
-                stop=stop,
-                tools=tools,
-                tool_choice=tool_choice,
-                response_format=response_format,
-                extra_body=extra_body,
-            )
-            if kept is not None:
-                found = recorded(
-                    kept,
-                    found,
-                    self._provider,
-                    partial_text=text,
-                    recording=settings.recording,
-                )
+        found = find_stream(
+            stream,
+            self._provider,
+            journal=settings.journal,
+            recording=settings.recording,
+            after=after,
+            partial_text=partial_text,
+            messages=messages,
+            stop=stop,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_format=response_format,
+            extra_body=extra_body,
+        )
         try:
             return self._builder.stream(
                 found.request,
@@ -560,7 +521,7 @@ class Client:
                 recovered=found,
             )
         except BaseException:
-            let_go(kept, found.claim)
+            let_go(settings.journal, found.claim)
             raise
 
     def event_source(
@@ -705,13 +666,3 @@ def _user_agent() -> str:
     from importlib import metadata  # noqa: PLC0415 - slow to import, wanted only here
 
     return f"holystream/{metadata.version('holystream')}"
-
-
-def _check_unasked(**arguments: object) -> None:
-    """Refuse what belongs to a token, where a recorded stream is meant."""
-    given = [name for name, value in arguments.items() if value is not None]
-    if given:
-        raise InvalidRequest(
-            f"{given[0]}= goes with a resume token and messages=: what a recorded "
-            "stream was asked for is recorded"
-        )
