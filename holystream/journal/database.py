@@ -10,6 +10,7 @@ by whoever needs it, on either side.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 import stat
@@ -23,6 +24,7 @@ from holystream.errors import (
     JournalUnavailable,
     JournalVersion,
 )
+from holystream.gapless import keep
 from holystream.journal import refusals
 from holystream.journal.forking import Hold
 from holystream.journal.tables import SCHEMA
@@ -95,9 +97,7 @@ class Database:
                 "a way that could not wait for it: use it in the child alone, or fork "
                 "by os.fork"
             )
-        if self._connection is None:
-            self._connection = self._open()
-        return self._connection
+        return self._connection or self._open()
 
     @property
     def in_transaction(self) -> bool:
@@ -163,8 +163,9 @@ class Database:
     def _make_file(self) -> None:
         """Make the file and the directory, for our eyes only."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        opened: list[int] = []
         try:
-            os.close(os.open(self.path, flags, 0o600))
+            keep(opened, os.open, self.path, flags, 0o600)
         except FileExistsError:
             # Never opened here: to close it would drop SQLite's locks on it.
             status = self.path.stat()
@@ -174,16 +175,23 @@ class Database:
                 ) from None
             if status.st_size == 0 and status.st_mode & 0o077:
                 self.path.chmod(0o600)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
         self.owners.mkdir(mode=0o700, exist_ok=True)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
+        connect = functools.partial(
+            sqlite3.connect,
             self.path,
             timeout=self._busy_timeout,
             isolation_level=None,
             check_same_thread=False,
         )
+        opened: list[sqlite3.Connection] = []
         try:
+            keep(opened, connect)
+            (connection,) = opened
             connection.text_factory = _text
             self._check(connection)
             full = self._durability == "power"
@@ -194,8 +202,12 @@ class Database:
             # What is deleted is overwritten: it was somebody's prompt.
             connection.execute("PRAGMA secure_delete = ON")
         except BaseException:
-            connection.close()
+            # One that is only dropped stays open until it is collected.
+            for connection in opened:
+                connection.close()
             raise
+        # Here and not by the caller, whom it might not reach.
+        self._connection = connection
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:

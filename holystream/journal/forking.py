@@ -65,40 +65,65 @@ class Hold:
 
 
 class _Hooks:
-    """The journals, and those among them that rest for a fork under way."""
+    """The journals, and those among them that rest for a fork under way.
+
+    Python goes on with a fork whose hook was struck by a Ctrl-C. So each hook is there
+    twice: what the first one did not do is done by the second.
+    """
 
     def __init__(self) -> None:
         self._known: weakref.WeakSet[Forkable] = weakref.WeakSet()
-        # By thread: two may fork at a time.
-        self._resting: dict[int, list[Forkable]] = {}
+        # By thread, for two may fork at a time; and of each the forks under way, for a
+        # signal handler may fork in the midst of one.
+        self._resting: dict[int, list[list[Forkable]]] = {}
         self._registered = False
 
     def add(self, journal: Forkable) -> None:
         # Twice by two threads at once is harmless: the second finds nothing to do.
         if not self._registered and hasattr(os, "register_at_fork"):
             self._registered = True
+            # Those before a fork are called in reverse.
             os.register_at_fork(
-                before=self._before,
-                after_in_parent=self._in_parent,
+                before=self._rest,
+                after_in_parent=self._go_on,
                 after_in_child=self._in_child,
             )
-            # Python goes on with a fork whose hook was struck by a Ctrl-C: what it did
-            # not do is done by this one.
-            os.register_at_fork(after_in_parent=self._in_parent)
+            os.register_at_fork(
+                before=self._begin,
+                after_in_parent=self._end,
+                after_in_child=self._in_child,
+            )
         self._known.add(journal)
 
-    def _before(self) -> None:
-        resting = list(self._known)
-        self._resting[threading.get_ident()] = resting
-        for journal in resting:
+    def _forks(self) -> list[list[Forkable]]:
+        return self._resting.setdefault(threading.get_ident(), [])
+
+    def _begin(self) -> None:
+        self._forks().append([])
+        self._rest()
+
+    def _rest(self) -> None:
+        forks = self._forks()
+        if not forks:
+            forks.append([])
+        for journal in list(self._known):
+            # Ahead of it: to give back once too often is harmless.
+            forks[-1].append(journal)
             journal.before_fork()
 
-    def _in_parent(self) -> None:
-        thread = threading.get_ident()
-        for journal in self._resting.get(thread, ()):
-            journal.after_fork_in_parent()
-        # Behind it: see `add`.
-        self._resting.pop(thread, None)
+    def _go_on(self) -> None:
+        forks = self._forks()
+        while forks and forks[-1]:
+            forks[-1][-1].after_fork_in_parent()
+            forks[-1].pop()
+
+    def _end(self) -> None:
+        self._go_on()
+        forks = self._forks()
+        if forks:
+            forks.pop()
+        if not forks:
+            self._resting.pop(threading.get_ident(), None)
 
     def _in_child(self) -> None:
         self._resting = {}

@@ -62,7 +62,6 @@ class HeldFile:
 
     def _begin(self, database: Database) -> None:
         """Be of this process; in a forked child, anew."""
-        self._pid = os.getpid()
         self._database = database
         self._watchers = Watchers()
         self._commits = GroupCommit(database, self._watchers)
@@ -73,6 +72,8 @@ class HeldFile:
         self._owned: dict[int, Grip] = {}
         # Made with the first claim, under the database's lock.
         self._lock_file: OwnerLock | None = None
+        # Last: whoever finds another one here begins anew.
+        self._pid = os.getpid()
 
     def close(self) -> None:
         """Let go of the file; the claims lapse. Closing twice is harmless."""

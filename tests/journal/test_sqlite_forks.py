@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import sqlite3
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from journal_events import DAY, REQUEST, Child, numbers, text_events
-from strikes import interrupt, moments
+from strikes import Strike, interrupt, moments
 
 from holystream.errors import Fenced, JournalUnavailable, StreamBusy
 from holystream.journal import JournalState, MemoryJournal, Outcome
@@ -282,3 +283,85 @@ def test_a_fork_that_is_struck_leaves_no_lock_held(path, kind, monkeypatch):
         other.join(20.0)
         assert not other.is_alive()
         journal.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_both_sides_of_a_fork_that_is_struck_can_go_on(tmp_path, kind, monkeypatch):
+    """Whichever side's hook a Ctrl-C strikes, and whichever journal's turn it is."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    files = ("forking.py", "holding.py", "database.py", "memory.py")
+    made = [
+        MemoryJournal() if kind == "memory" else SQLiteJournal(tmp_path / f"{n}.db")
+        for n in range(2)
+    ]
+    for moment in itertools.count():
+        strike = Strike(moment, [f"journal/{file}" for file in files])
+        name = f"s{moment}"
+        claims = [each.create(name, request=REQUEST, ttl=DAY) for each in made]
+
+        def work(say, strike=strike, name=name):
+            sys.settrace(None)
+            said = []
+
+            def use():
+                for journal in made:
+                    mine = journal.create(f"child of {name}", request=REQUEST, ttl=DAY)
+                    journal.append(mine, text_events(1, 1))
+                    journal.release(mine)
+                    said.append(journal.meta(name).state)
+
+            # In another thread: it finds what the struck one may still hold.
+            user = threading.Thread(target=use, daemon=True)
+            user.start()
+            user.join(20.0)
+            assert len(said) == len(made)
+            say(strike.struck)
+
+        with contextlib.suppress(KeyboardInterrupt), strike.by(interrupt):
+            child = Child(work)
+        struck = "True" in child.ended()
+        for journal, claim in zip(made, claims, strict=True):
+            journal.append(claim, text_events(1, 1))
+            journal.finish(claim, Outcome.DONE, b"")
+        if not struck and not strike.struck:
+            break
+    for journal in made:
+        journal.close()
+    assert moment > 10
+
+
+def test_a_signal_handler_that_forks_in_the_midst_of_a_fork(path, on_disk):
+    claim = on_disk.create("s", request=REQUEST, ttl=DAY)
+    said = []
+
+    def work(say):
+        on_disk.release(on_disk.create(f"{os.getpid()}", request=REQUEST, ttl=DAY))
+
+    def fork():
+        with Child(work) as child:
+            said.append(child.ended())
+
+    for strike in moments(("journal/forking.py",)):
+        with strike.by(fork):
+            child = Child(work)
+            sys.settrace(None)
+        said.append(child.ended())
+        other = threading.Thread(
+            target=on_disk.append, args=(claim, text_events(1, 1)), daemon=True
+        )
+        other.start()
+        other.join(20.0)
+        assert not other.is_alive()
+    assert said
+    assert set(said) == {""}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_no_ctrl_c_leaves_a_descriptor_open_as_the_file_is_made(tmp_path):
+    for number, strike in enumerate(moments(("journal/database.py",))):
+        path = tmp_path / f"{number}.db"
+        with contextlib.suppress(KeyboardInterrupt), strike.by(interrupt):
+            SQLiteJournal(path).close()
+        assert open_here(path) == []
+        SQLiteJournal(path).close()
