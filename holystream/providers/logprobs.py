@@ -6,14 +6,71 @@ none, for a list with a gap would be taken for the whole.
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from holystream.events import TokenLogprob
+from holystream.events import (
+    Logprobs,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    TokenLogprob,
+)
 from holystream.providers.surrogates import mend_whole
 
-__all__ = ["read_tokens"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holystream.providers.chunks import Delta
+
+__all__ = ["Channel", "read_tokens", "weigh"]
+
+Channel: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
+"""A text of an answer, by the event that brings a piece of it."""
 
 _BYTE_LIMIT = 256
+
+
+def weigh(
+    report: Any,
+    delta: Delta,
+    index: int,
+    segment: int,
+    lengths: Mapping[Channel, Mapping[int, int]],
+) -> list[Logprobs]:
+    """Return the log probabilities of what a delta is about to add.
+
+    Those of a tool call are left out: they belong to no text.
+
+    Args:
+        report: The ``logprobs`` beside the delta.
+        delta: What is added.
+        index: The choice that it is added to.
+        segment: The segment that it is part of.
+        lengths: How long each text of each choice is before that.
+    """
+    if not report:
+        return []
+    if not delta.content and (delta.reasoning_content or delta.reasoning):
+        said: tuple[str, Channel] | None = "reasoning", ReasoningDelta
+    elif delta.content or not (delta.tool_calls or delta.function_call):
+        said = "text", TextDelta
+    else:
+        said = None
+    weights = []
+    for key, channel in (("content", said), ("refusal", ("refusal", RefusalDelta))):
+        tokens = read_tokens(report, key)
+        if tokens and channel is not None:
+            name, kind = channel
+            weights.append(
+                Logprobs(
+                    tokens=tokens,
+                    offset=lengths[kind].get(index, 0),
+                    channel=name,
+                    index=index,
+                    segment=segment,
+                )
+            )
+    return weights
 
 
 def read_tokens(report: Any, key: str) -> tuple[TokenLogprob, ...]:

@@ -18,7 +18,6 @@ import msgspec
 
 from holystream.errors import Phase
 from holystream.events import (
-    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -40,8 +39,8 @@ from holystream.providers.chunks import (
     read_plain,
     read_text,
 )
-from holystream.providers.logprobs import read_tokens
-from holystream.providers.speaker import Speaker, introduced
+from holystream.providers.logprobs import Channel, weigh
+from holystream.providers.speaker import Speakers
 from holystream.providers.surrogates import REPLACEMENT, mend
 from holystream.providers.tool_calls import ToolCalls, ToolCallsState
 from holystream.providers.usage import read_usage
@@ -62,8 +61,6 @@ _CUT_REASONS: Final = frozenset(
     {"length", "max_tokens", "model_length", "content_filter"}
 )
 """Finish reasons that say the answer was cut short; a half tool call is part of it."""
-
-_Channel = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
 
 
 class _State(msgspec.Struct, frozen=True, array_like=True):
@@ -95,24 +92,20 @@ class OpenAIChatDecoder:
         self._profile = profile
         self._choices = choices
         self._segment = segment
-        # Until its chunks have told an answer's names, they are read with them.
+        self._speakers = Speakers(choices)
         self._read: Callable[[bytes], Chunk] = read_named
         self._only_text = False
         self._read_text: Callable[[bytes], SpokenChunk] = read_text
-        # By the index of what they answer.
-        self._speakers: dict[int, Speaker] = {}
-        # Not all of them are known, or another one was introduced.
-        self._wary = True
         # Where one answer was asked for: the index that each part of it came under.
         self._indexes: dict[str, int] = {}
         self._text_lengths: dict[int, int] = {}
-        self._lengths: dict[_Channel, dict[int, int]] = {
+        self._lengths: dict[Channel, dict[int, int]] = {
             TextDelta: self._text_lengths,
             ReasoningDelta: {},
             RefusalDelta: {},
         }
         # High surrogates that wait for their partner.
-        self._waiting: dict[tuple[_Channel, int], str] = {}
+        self._waiting: dict[tuple[Channel, int], str] = {}
         self._calls: dict[int, ToolCalls] = {}
         # The last one that each choice was given.
         self.finish_reasons: dict[int, str] = {}
@@ -329,8 +322,10 @@ class OpenAIChatDecoder:
         if isinstance(chunk, NamedChunk):
             self.response_id = self.response_id or chunk.id or None
             self.model = self.model or chunk.model or None
-        if self._wary or b'"role"' in data:
-            self._meet(chunk, data)
+        speakers = self._speakers
+        if speakers.wary or b'"role"' in data:
+            speakers.meet(chunk, data, self._begun)
+            self._read, self._read_text = speakers.read, speakers.read_text
         for choice in choices:
             delta = choice.delta
             if delta is None and choice.message is not None and self._is_new(choice):
@@ -340,7 +335,10 @@ class OpenAIChatDecoder:
                 delta = Delta(content=choice.text)
             index = choice.index = self._index_of(choice, delta)
             if delta is not None:
-                weights = self._weigh(index, delta, choice.logprobs)
+                # Before their text is: it begins where they do.
+                weights = weigh(
+                    choice.logprobs, delta, index, self._segment, self._lengths
+                )
                 self._add(index, delta, data, events)
                 events += weights
             self._report(choice.usage, events)
@@ -351,37 +349,6 @@ class OpenAIChatDecoder:
         for choice in choices:
             if choice.finish_reason and self.failure is None:
                 self._finish(choice.index or 0, choice.finish_reason, data, events)
-
-    def _meet(self, chunk: Chunk, data: bytes) -> None:
-        """Note who speaks, and refuse another one.
-
-        Raises:
-            Malformed: Another answer goes on where one has begun.
-        """
-        many = self._choices > 1
-        named: set[int] = set()
-        name, roles = introduced(data) if b'"role"' in data else (None, ())
-        for choice in chunk.choices or ():
-            index = (choice.index or 0) if many else 0
-            speaker = self._speakers.get(index)
-            if speaker is None:
-                speaker = self._speakers[index] = Speaker()
-            speaks = (choice.index or 0) in roles and self._begun(index)
-            if not speaker.known:
-                # A proxy may have numbered the parts of one answer.
-                if isinstance(chunk, NamedChunk) and index not in named:
-                    named.add(index)
-                    speaker.name(chunk.id, introduced=speaks)
-            elif speaks:
-                speaker.meet(name)
-                if index == 0 and not speaker.another:
-                    self._read_text = speaker.reading
-            if speaker.another:
-                speaker.check(choice, data)
-        speakers = self._speakers.values()
-        if len(speakers) >= self._choices and all(each.known for each in speakers):
-            self._read = read_plain
-        self._wary = self._read is read_named or any(each.another for each in speakers)
 
     def _begun(self, index: int) -> bool:
         """Whether anything of this answer has come."""
@@ -409,35 +376,6 @@ class OpenAIChatDecoder:
                 raise Malformed("two answers came where one was asked for")
         return 0
 
-    def _weigh(self, index: int, delta: Delta, report: Any) -> list[Logprobs]:
-        """Return the log probabilities of what a delta is about to add.
-
-        Those of a tool call are left out: they belong to no text.
-        """
-        if not report:
-            return []
-        if not delta.content and (delta.reasoning_content or delta.reasoning):
-            said: tuple[str, _Channel] | None = "reasoning", ReasoningDelta
-        elif delta.content or not (delta.tool_calls or delta.function_call):
-            said = "text", TextDelta
-        else:
-            said = None
-        weights = []
-        for key, channel in (("content", said), ("refusal", ("refusal", RefusalDelta))):
-            tokens = read_tokens(report, key)
-            if tokens and channel is not None:
-                name, kind = channel
-                weights.append(
-                    Logprobs(
-                        tokens=tokens,
-                        offset=self._lengths[kind].get(index, 0),
-                        channel=name,
-                        index=index,
-                        segment=self._segment,
-                    )
-                )
-        return weights
-
     def _add(
         self, index: int, delta: Delta, data: bytes, events: list[StreamEvent]
     ) -> None:
@@ -458,7 +396,7 @@ class OpenAIChatDecoder:
 
     def _say(
         self,
-        channel: _Channel,
+        channel: Channel,
         index: int,
         text: str,
         data: bytes,
@@ -505,7 +443,7 @@ class OpenAIChatDecoder:
 
     def _flush(
         self,
-        keys: list[tuple[_Channel, int]],
+        keys: list[tuple[Channel, int]],
         data: bytes,
         events: list[StreamEvent],
     ) -> None:

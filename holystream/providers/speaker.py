@@ -18,18 +18,22 @@ import msgspec
 from holystream.providers.chunks import (
     UNREADABLE,
     Malformed,
+    NamedChunk,
     parts_of,
     read_identity,
+    read_named,
     read_named_spoken,
+    read_plain,
     read_spoken,
+    read_text,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holystream.providers.chunks import ChunkChoice, SpokenChunk
+    from holystream.providers.chunks import Chunk, ChunkChoice, SpokenChunk
 
-__all__ = ["Speaker", "introduced"]
+__all__ = ["Speakers"]
 
 
 class _Role(msgspec.Struct, gc=False):
@@ -49,7 +53,7 @@ class _Introduction(msgspec.Struct, gc=False):
 _read = msgspec.json.Decoder(_Introduction).decode
 
 
-def introduced(data: bytes) -> tuple[str | None, frozenset[int]]:
+def _introduced(data: bytes) -> tuple[str | None, frozenset[int]]:
     """Return a chunk's id, and the choices in which it says who speaks."""
     try:
         chunk = _read(data)
@@ -62,7 +66,7 @@ def introduced(data: bytes) -> tuple[str | None, frozenset[int]]:
     )
 
 
-class Speaker:
+class _Speaker:
     """The one that gives an answer, on one connection.
 
     Attributes:
@@ -127,3 +131,59 @@ class Speaker:
         if chunk.id != self._id:
             raise ValueError("it has another id")
         return chunk
+
+
+class Speakers:
+    """Those that give the answers of one connection, one for each.
+
+    Attributes:
+        wary: Every chunk is to be met: not all of them are known, or another one was
+            introduced.
+        read: What reads a chunk; until they are known, with its names.
+        read_text: What reads a chunk that is text of the first choice and nothing else.
+    """
+
+    __slots__ = ("_answers", "_by_index", "read", "read_text", "wary")
+
+    def __init__(self, answers: int) -> None:
+        self.wary = True
+        self.read: Callable[[bytes], Chunk] = read_named
+        self.read_text: Callable[[bytes], SpokenChunk] = read_text
+        self._answers = answers
+        self._by_index: dict[int, _Speaker] = {}
+
+    def meet(self, chunk: Chunk, data: bytes, begun: Callable[[int], bool]) -> None:
+        """Note who speaks, and refuse another one.
+
+        Args:
+            chunk: A chunk that is about to be taken.
+            data: What it was read from.
+            begun: Tells whether anything of an answer has come.
+
+        Raises:
+            Malformed: Another answer goes on where one has begun.
+        """
+        many = self._answers > 1
+        named: set[int] = set()
+        name, roles = _introduced(data) if b'"role"' in data else (None, ())
+        for choice in chunk.choices or ():
+            index = (choice.index or 0) if many else 0
+            speaker = self._by_index.get(index)
+            if speaker is None:
+                speaker = self._by_index[index] = _Speaker()
+            speaks = (choice.index or 0) in roles and begun(index)
+            if not speaker.known:
+                # A proxy may have numbered the parts of one answer.
+                if isinstance(chunk, NamedChunk) and index not in named:
+                    named.add(index)
+                    speaker.name(chunk.id, introduced=speaks)
+            elif speaks:
+                speaker.meet(name)
+                if index == 0 and not speaker.another:
+                    self.read_text = speaker.reading
+            if speaker.another:
+                speaker.check(choice, data)
+        speakers = self._by_index.values()
+        if len(speakers) >= self._answers and all(each.known for each in speakers):
+            self.read = read_plain
+        self.wary = self.read is read_named or any(each.another for each in speakers)

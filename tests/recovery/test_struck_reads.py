@@ -17,6 +17,7 @@ TAKING = (
     "holystream/resume/joining.py",
     "holystream/resume/tracker.py",
     "holystream/providers/openai_decoder.py",
+    "holystream/providers/speaker.py",
 )
 TEXT = "It goes on."
 LASTING = {"checkpoint_every": 1000}
