@@ -3,7 +3,8 @@
 A server's words may hold anything: the key that it refuses, the prompt that it found
 too long, escape sequences for the terminal that shows them. What leaves this module is
 one printable line of at most `UPSTREAM_LIMIT` characters, with ``***`` in place of
-every secret that the caller named, however it is written, and of what looks like a key.
+every secret that the caller named, however it is written, in whatever case, and of what
+looks like a key.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ _SHORTEST_QUOTE: Final = 8
 _SHORTEST_SECRET: Final = 6
 """A shorter one is a word, and taking it out would only spoil the message."""
 
+_LONGEST_KEY: Final = 512
+"""A longer one is a prompt, which an id repeats as it stands if at all."""
+
 _KEY_LIKE: Final = re.compile(
-    r"(?<![A-Za-z0-9])(?:(?:sk|rk|hs)-[\w*-]{8,}|(?<=Bearer )\S{8,})"
+    r"(?<![A-Za-z0-9])(?:(?i:sk|rk|hs)-[\w*-]{8,}|(?<=Bearer )\S{8,})"
     r"|(?<![\w-])[\w-]+\*{3,}[\w-]*",
     re.ASCII,
 )
@@ -101,17 +105,31 @@ def fit_for_an_id(said: str, secrets: Collection[str]) -> str:
     Quick, where it holds none: an answer waits for it.
     """
     if any(
-        len(secret) >= _SHORTEST_SECRET and _may_quote(said, secret)
+        len(secret) >= _SHORTEST_SECRET and _may_be_of(said, secret)
         for secret in secrets
     ):
         return fit_for_a_message(said, one_line_each(secrets))
     return said
 
 
+def _may_be_of(said: str, secret: str) -> bool:
+    if len(secret) > _LONGEST_KEY:
+        return _may_quote(said, secret)
+    return _may_quote(in_one_case(said), in_one_case(secret))
+
+
 def one_line_each(secrets: Collection[str]) -> list[str]:
-    """Return secrets as `fit_for_a_message` takes them."""
+    """Return secrets as `fit_for_a_message` takes them: on one line, in one case."""
     # Longest first: a key may begin like another one.
-    return sorted(set(map(_one_line, secrets)), key=len, reverse=True)
+    found = {in_one_case(_one_line(secret)) for secret in secrets}
+    return sorted(found, key=len, reverse=True)
+
+
+def in_one_case(text: str) -> str:
+    """Return text for comparing: without its case, each character in its place."""
+    # The one letter that becomes two, and the one that looks at its neighbours.
+    text = text.replace("\u0130", "i")
+    return text.replace("\u03a3", "\u03c3").replace("\u03c2", "\u03c3").lower()
 
 
 def fit_for_a_message(text: str, secrets: Sequence[str] = ()) -> str:
@@ -127,7 +145,7 @@ def fit_for_a_message(text: str, secrets: Sequence[str] = ()) -> str:
     text = _one_line(text)
     for secret in secrets:
         if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
+            text = _without(text, secret)
     text = _KEY_LIKE.sub("***", text)[:_LOOKED_AT]
     if secrets:
         text = _without_quotes(text, secrets)
@@ -142,6 +160,16 @@ def _one_line(text: str) -> str:
     if text.isprintable():
         return text
     return _one_line("".join(char if char.isprintable() else " " for char in text))
+
+
+def _without(text: str, secret: str) -> str:
+    compared = in_one_case(text)
+    kept = []
+    behind = 0
+    while (start := compared.find(secret, behind)) >= 0:
+        kept.append(text[behind:start])
+        behind = start + len(secret)
+    return "***".join([*kept, text[behind:]])
 
 
 def _shortest_quote(secret: str) -> int:
@@ -163,11 +191,12 @@ def _may_quote(text: str, secret: str) -> bool:
 def _without_quotes(text: str, secrets: Sequence[str]) -> str:
     hidden: list[tuple[int, int]] = []
     for view in views(text):
-        hidden += (view.place(*quote) for quote in _quotes(view.text, secrets))
+        quotes = _quotes(in_one_case(view.text), secrets)
+        hidden += (view.place(*quote) for quote in quotes)
         hidden += (
             place
             for said, place in decoded(view)
-            if any(_quotes(_one_line(said), secrets))
+            if any(_quotes(in_one_case(_one_line(said)), secrets))
         )
     kept = []
     behind = 0
@@ -179,7 +208,7 @@ def _without_quotes(text: str, secrets: Sequence[str]) -> str:
 
 
 def _quotes(text: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield where ``text`` repeats enough of a secret: from, to."""
+    """Yield where ``text``, in one case, repeats enough of a secret: from, to."""
     named = [each for each in secrets if _may_quote(text, each)]
     start = 0
     while named and start < len(text):

@@ -8,9 +8,14 @@ import json
 import urllib.parse
 
 import pytest
-from hypothesis import assume, given, strategies as st
+from hypothesis import assume, example, given, strategies as st
 
-from holystream.resilience.redact import fit_for_a_message, one_line_each
+from holystream.resilience.redact import (
+    fit_for_a_message,
+    fit_for_an_id,
+    in_one_case,
+    one_line_each,
+)
 
 
 def upstream_text(text, secrets=()):
@@ -113,6 +118,62 @@ def test_a_key_is_found_in_any_disguise(disguise, key, frame):
         return
     assert shown.startswith("bad key ***")
     assert shown.endswith("!")
+
+
+CASES = {
+    "upper": str.upper,
+    "lower": str.lower,
+    "swapped": str.swapcase,
+    "title": str.title,
+}
+
+
+@pytest.mark.parametrize("change", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
+@pytest.mark.parametrize(
+    "key", [*KEYS, "\u039f\u0394\u039f\u03a3 in \u0410\u0444\u0438\u043d\u044b"]
+)
+def test_a_key_is_found_in_any_case(change, disguise, key):
+    for secret, said in ((key, change(key)), (change(key), key)):
+        shown = upstream_text(f"bad key {disguise(said)}!", [secret])
+        assert shown == "bad key ***!"
+
+
+@pytest.mark.parametrize("change", [str.upper, str.lower, str.swapcase])
+def test_a_prompt_is_found_in_any_case(change):
+    prompt = "Write a poem about\nthe 7 wonders of a very private garden. " * 20
+    assert (
+        upstream_text(f"invalid: {change(prompt[:400])}!", [prompt]) == "invalid:***!"
+    )
+    quoted = change("the 7 wonders of a very private")
+    assert upstream_text(quoted, [prompt]) == "***"
+    assert upstream_text("A VERY PRIVATE", [prompt]) == "A VERY PRIVATE"
+
+
+def test_a_key_in_another_case_is_found_where_a_long_text_is_cut():
+    key = "AIzaSyD-9tSrke72PouQMnMX"
+    # At 2 000 characters, where eight of the 84th are left: too few for a quote.
+    assert "AIZA" not in upstream_text(key.upper() * 100, [key])
+
+
+def test_a_key_that_we_were_not_told_of_is_found_in_any_case():
+    assert upstream_text("KEY SK-PROJ-ABCD1234.") == "KEY ***."
+    assert upstream_text("TASK-FORCE RISK-AVERSE") == "TASK-FORCE RISK-AVERSE"
+
+
+@pytest.mark.parametrize("change", CASES.values(), ids=CASES)
+def test_an_id_holds_no_key_in_any_case(change):
+    key = "AIzaSyD-9tSrke72PouQMnMX"
+    assert fit_for_an_id(f"req_{change(key)}", [key]) == "***"
+    assert fit_for_an_id("req_0123456789abcdef", [key]) == "req_0123456789abcdef"
+
+
+@given(st.text(), st.text())
+@example("\u0130\u03a3", "\u03a3 \u03c2")
+def test_in_one_case_each_character_is_in_its_place(one, other):
+    assert len(in_one_case(one)) == len(one)
+    assert in_one_case(one) + in_one_case(other) == in_one_case(one + other)
+    assert in_one_case(in_one_case(one)) == in_one_case(one)
 
 
 @pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
