@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Self
 
 from holystream.arguments import (
     OUR_HEADERS,
@@ -24,10 +26,12 @@ from holystream.recorder import Recorder
 from holystream.resilience.redact import secrets_in_query
 from holystream.resume.checkpoint import Recorded
 from holystream.stream import Stream
+from holystream.telemetry import Telemetry
+from holystream.telemetry.logging import log_from_environment
+from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest, as_a_browser, origin
 
 if TYPE_CHECKING:
-    import collections
     from collections.abc import Callable, Mapping
 
     from holystream.clocks import SystemTime, Timeouts
@@ -40,8 +44,7 @@ if TYPE_CHECKING:
     from holystream.resilience.retry import RetryPolicy
     from holystream.resilience.routing import Router
     from holystream.settings import Settings
-    from holystream.telemetry import Metrics, Telemetry
-    from holystream.wire.http import HttpTransport
+    from holystream.telemetry import Metrics
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -95,6 +98,33 @@ class Builder:
     transport: HttpTransport
     time: Callable[[], SystemTime]
     abandoned: collections.deque[Closable]
+
+    @classmethod
+    def of(
+        cls,
+        provider: Provider,
+        router: Router,
+        *,
+        pool: PrioritySemaphore,
+        budget: RetryBudget,
+        verify: bool | str,
+        time: Callable[[], SystemTime],
+    ) -> Self:
+        """Return a builder with connections and records of its own."""
+        telemetry = Telemetry()
+        log_from_environment(telemetry)
+        return cls(
+            provider=provider,
+            router=router,
+            budget=budget,
+            telemetry=telemetry,
+            pool=pool,
+            transport=HttpTransport(
+                connections=pool.limit, user_agent=_user_agent(), verify=verify
+            ),
+            time=time,
+            abandoned=collections.deque(),
+        )
 
     def stream(
         self,
@@ -271,3 +301,10 @@ class Builder:
             claim=claim,
             before=before,
         )
+
+
+@functools.cache
+def _user_agent() -> str:
+    from importlib import metadata  # noqa: PLC0415 - slow to import, wanted only here
+
+    return f"holystream/{metadata.version('holystream')}"

@@ -1,10 +1,8 @@
-"""The client: configuration, checked at once, and the wiring of a stream."""
+"""The client: what it may be set to, and what may be asked of it."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from holystream.arguments import (
@@ -41,9 +39,6 @@ from holystream.settings import (
     checked_retry,
     checked_verify,
 )
-from holystream.telemetry import Telemetry
-from holystream.telemetry.logging import log_from_environment
-from holystream.wire.http import HttpTransport
 
 if TYPE_CHECKING:
     import os
@@ -191,26 +186,20 @@ class Client:
             resume=resume,
             min_guarantee=min_guarantee,
         )
-        permits = (
-            PrioritySemaphore(DEFAULT_PERMITS) if pool is None else checked_pool(pool)
-        )
-        self.telemetry = Telemetry()
-        log_from_environment(self.telemetry)
-        self._builder = Builder(
-            provider=self._provider,
-            router=self._router,
-            budget=checked_budget(retry_budget) or RetryBudget(clock=_now),
-            telemetry=self.telemetry,
-            pool=permits,
-            transport=HttpTransport(
-                connections=permits.limit,
-                user_agent=_user_agent(),
-                verify=checked_verify(verify),
+        self._builder = Builder.of(
+            self._provider,
+            self._router,
+            pool=(
+                PrioritySemaphore(DEFAULT_PERMITS)
+                if pool is None
+                else checked_pool(pool)
             ),
+            budget=checked_budget(retry_budget) or RetryBudget(clock=_now),
+            verify=checked_verify(verify),
             # Asked for each stream: a test may change it while the client lives.
             time=lambda: Client._time,
-            abandoned=collections.deque(),
         )
+        self.telemetry = self._builder.telemetry
 
     def stream(
         self,
@@ -477,7 +466,6 @@ class Client:
         """
         self._builder.close_abandoned()
         settings = self._settings.changed(
-            model=None,
             timeout=timeout,
             deadline=deadline,
             retry=retry,
@@ -505,10 +493,6 @@ class Client:
             return self._builder.stream(
                 found.request,
                 settings.changed(
-                    model=None,
-                    timeout=None,
-                    deadline=None,
-                    retry=None,
                     resume=found.resume if resume is None else None,
                     min_guarantee=(
                         found.min_guarantee if min_guarantee is None else None
@@ -659,10 +643,3 @@ class Client:
 def _now() -> float:
     """Return monotonic seconds, by the clock that a test may have put in place."""
     return Client._time.now()  # noqa: SLF001 - of this module
-
-
-@functools.cache
-def _user_agent() -> str:
-    from importlib import metadata  # noqa: PLC0415 - slow to import, wanted only here
-
-    return f"holystream/{metadata.version('holystream')}"

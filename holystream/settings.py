@@ -98,12 +98,12 @@ class Settings:
     def changed(
         self,
         *,
-        model: str | None,
-        timeout: Timeouts | float | tuple[float, float] | None,
-        deadline: float | None,
-        retry: RetryPolicy | None,
-        resume: Sequence[str] | None,
-        min_guarantee: Guarantee | None,
+        model: str | None = None,
+        timeout: Timeouts | float | tuple[float, float] | None = None,
+        deadline: float | None = None,
+        retry: RetryPolicy | None = None,
+        resume: Sequence[str] | None = None,
+        min_guarantee: Guarantee | None = None,
     ) -> Settings:
         """Return settings in which what is not None has changed.
 
