@@ -24,7 +24,10 @@ from holystream.resilience.forks import register
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SPENT: Final = "the retry budget is spent"
+SPENT: Final = (
+    "the retry budget is spent: run fewer streams at once, or give "
+    "Client(retry_budget=) a higher floor"
+)
 """Why a stream gives up that may not spend, as a clause for a person."""
 
 SLICES: Final = 10

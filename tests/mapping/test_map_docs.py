@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 from pathlib import Path
@@ -11,6 +12,8 @@ from loopback import client_for
 
 import holystream
 from holystream.cli import prompts, results
+from holystream.simulator import Script
+from holystream.testing import SleeplessClock
 
 DOCS = Path(__file__).parents[2] / "docs" / "map.md"
 TEXT = DOCS.read_text(encoding="utf-8")
@@ -30,12 +33,15 @@ def reader(sim, tmp_path, monkeypatch):
 
 
 def test_the_examples_run_in_order(reader, sim, capsys):
-    first, second, items, tell, journal = blocks("python")
+    first, second, again, items, _, tell, journal = blocks("python")
     exec(first, reader)
     assert capsys.readouterr().out.strip()
     exec(second, reader)
     lines = capsys.readouterr().out.splitlines()
     assert sum(bool(re.match(r"\d+ ", line)) for line in lines) >= 20
+    sim.play(Script(status=400))
+    exec(again, reader)
+    assert capsys.readouterr().out == "1 of 1\n"
     exec(items, reader)
     assert list(reader["texts"]) == ["short", "long"]
     exec(tell, reader)
@@ -47,6 +53,22 @@ def test_the_examples_run_in_order(reader, sim, capsys):
     assert sorted(reader["answers"]) == sorted(answers)
     assert len(sim.requests) == before + 20
     assert sqlite3.connect("streams.db").close() is None
+
+
+def test_a_batch_is_more_patient_than_a_page(reader, sim):
+    (code,) = [code for code in blocks("python") if "RetryBudget" in code]
+    where = f"base_url={sim.base_url!r}, model="
+    code = code.replace("model=", where)
+    reader["prompts"] = ["Count to three"]
+    refused = holystream.RetryPolicy().attempts + 5
+    with SleeplessClock():
+        sim.play(Script(status=429, times=refused))
+        exec(code, reader)
+    with reader["batch"] as batch:
+        assert len(reader["texts"]) == 1
+        assert batch.pool is reader["client"].pool
+        assert batch.metrics().budget.balance == math.inf
+    assert len(sim.requests) == refused + 1
 
 
 def test_the_example_input_is_one():

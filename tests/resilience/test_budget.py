@@ -258,4 +258,9 @@ def test_a_wrong_setting_is_named(options, complaint):
 
 def test_it_shows_what_it_is():
     assert repr(made()) == "<RetryBudget 250 to spend>"
-    assert SPENT == "the retry budget is spent"
+
+
+def test_why_a_stream_gives_up_names_what_to_change():
+    assert SPENT.startswith("the retry budget is spent: ")
+    assert "fewer streams at once" in SPENT
+    assert "retry_budget=" in SPENT
