@@ -28,6 +28,7 @@ FLOORS = {
     "events": 0,
     "clocks": 0,
     "gapless": 0,
+    "spelling": 0,
     "wire": 1,
     "providers": 2,
     "resilience": 2,

@@ -23,6 +23,7 @@ from holystream.cli.exits import (
     table,
 )
 from holystream.errors import HolystreamError
+from holystream.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,13 +82,11 @@ def _run(options: argparse.Namespace) -> int:
 
 def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
     """Name the option that was meant, under the usage of the command it is of."""
-    import difflib  # noqa: PLC0415 - wanted only here
-    import re  # noqa: PLC0415 - the same
+    import re  # noqa: PLC0415 - wanted only here
 
     there = re.findall(r"--[a-z-]+", parser.format_usage())
     word = next((each for each in unknown if each.startswith("-")), unknown[0])
-    nearest = difflib.get_close_matches(word.partition("=")[0], there, n=1)
-    meant = f": did you mean {nearest[0]}?" if nearest else ""
+    meant = did_you_mean(word.partition("=")[0], there, shown=str)
     parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
 
 

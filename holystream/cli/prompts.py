@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from holystream.errors import InvalidRequest
+from holystream.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,22 +148,16 @@ def _request(found: Any) -> tuple[Any, dict[str, Any]]:
         raise InvalidRequest('a line is a text, or an object with "prompt"')
     unknown = [name for name in found if name not in _FIELDS]
     if unknown:
+        meant = did_you_mean(unknown[0], _FIELDS, shown=json.dumps) or "."
         raise InvalidRequest(
-            f"there is no field {json.dumps(unknown[0])}{_meant(unknown[0])} A line "
-            f"may have {', '.join(_FIELDS)}."
+            f"there is no field {json.dumps(unknown[0])}{meant} A line may have "
+            f"{', '.join(_FIELDS)}."
         )
     if ("prompt" in found) == ("messages" in found):
         raise InvalidRequest('a line has either "prompt" or "messages"')
     return found.get("prompt", found.get("messages")), {
         name: found[name] for name in _OPTIONS if name in found
     }
-
-
-def _meant(name: str) -> str:
-    import difflib  # noqa: PLC0415 - wanted only here
-
-    nearest = difflib.get_close_matches(name, _FIELDS, n=1)
-    return f": did you mean {json.dumps(nearest[0])}?" if nearest else "."
 
 
 _FIELDS: Final = ("id", "prompt", "messages", *_OPTIONS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 from holystream.errors import InvalidRequest
 from holystream.resume import DEFAULT_STRATEGIES
+from holystream.spelling import did_you_mean
 
 if TYPE_CHECKING:
     import os
@@ -108,7 +109,4 @@ def _unknown(options: Mapping[str, object]) -> str:
     unknown = next((name for name in options if name not in _NAMES), None)
     if unknown is None:
         return ""
-    import difflib  # noqa: PLC0415 - wanted only here
-
-    nearest = difflib.get_close_matches(str(unknown), _NAMES, n=1)
-    return repr(unknown) + (f": did you mean {nearest[0]!r}?" if nearest else "")
+    return f"{unknown!r}{did_you_mean(str(unknown), _NAMES)}"
