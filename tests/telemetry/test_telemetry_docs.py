@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import prometheus_client
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import holystream
 from holystream.simulator import Simulator
 from holystream.telemetry.exposition import CONTENT_TYPE
 from holystream.telemetry.names import FAMILIES
+from holystream.telemetry.opentelemetry import OpenTelemetryExporter
 from holystream.telemetry.semconv import VERSIONS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text("utf-8")
+ENVIRONMENT = "HOLYSTREAM_LOG"
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -23,6 +31,11 @@ def rows(header):
     """Return the cells of the table below this header."""
     lines = TEXT.partition(f"{header}\n")[2].partition("\n\n")[0].splitlines()[1:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in lines]
+
+
+def names(cell):
+    """Return the names in a cell: `active`, and `quantile` of `quantile(share)`."""
+    return re.findall(r"`(\w+)[`(]", cell)
 
 
 def test_the_table_of_prometheus_is_the_one_in_the_code():
@@ -86,6 +99,23 @@ def test_the_numbers(given, capsys):
     assert "'finished': 1" in written
 
 
+def test_the_numbers_of_an_endpoint(given, capsys):
+    run("each.in_flight", given)
+    assert re.fullmatch(
+        r"openai-compatible closed 0 \d\.\d+\n", capsys.readouterr().out
+    )
+
+
+def test_the_table_of_numbers_is_the_one_in_the_code(given):
+    numbers = given["client"].metrics().streams
+    told = {name for row in rows("| of `streams` | |") for name in names(row[0])}
+    shown = {name for name in dir(numbers) if not name.startswith("_")}
+    assert told | {"endpoints", "models"} == shown - {"summary", "recovery_seconds"}
+    (timing,) = [row for row in rows("| of `streams` | |") if "p99" in row[1]]
+    for name in names(timing[1]):
+        assert hasattr(numbers.ttft, name)
+
+
 def test_a_hook(given, capsys):
     run("def slow", given)
     record = holystream.StreamRecord
@@ -104,6 +134,30 @@ def test_the_log(given, caplog):
     given["client"].stream("hello").get_final_text()
     assert "model=sim" in caplog.text
     assert "hello" not in caplog.text
+
+
+def test_what_a_hook_raised_can_be_seen():
+    """In a process of its own: pytest has set up logging, and a new user has not."""
+    program = """
+import sys, holystream
+client = holystream.Client(base_url=sys.argv[1], model="m")
+client.telemetry.add_hook(lambda record: 1 / 0)
+client.complete("hello")
+"""
+    quiet = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
+    with Simulator(length=30) as server:
+        silent, said = (
+            subprocess.run(
+                [sys.executable, "-c", program, server.base_url],
+                env=env,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stderr
+            for env in (quiet, quiet | {ENVIRONMENT: "error"})
+        )
+    assert silent == ""
+    assert "ZeroDivisionError" in said
 
 
 def test_prometheus(given, monkeypatch):
@@ -133,3 +187,19 @@ def test_the_page_without_prometheus_client(given):
 def test_opentelemetry(given):
     run("OpenTelemetryExporter", given)
     given["client"].stream("hello").get_final_text()
+
+
+def test_the_spans_of_a_map_have_the_parent_that_is_told(given):
+    spans, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    OpenTelemetryExporter(tracer_provider=tracers).attach(given["client"].telemetry)
+    around = tracers.get_tracer("a program").start_as_current_span("a batch")
+    with given["client"].map(["one", "two"]) as results, around as parent:
+        assert all(result.ok for result in results)
+    parents = [
+        span.parent and span.parent.span_id
+        for span in spans.get_finished_spans()
+        if span.name != "a batch"
+    ]
+    assert parents == [parent.get_span_context().span_id] * 2
+    tracers.shutdown()
