@@ -254,7 +254,11 @@ class Map:
         if self._bar is not None:
             self._bar.show(self._done, self._failed)
         if self._on_progress is not None:
-            self._on_progress(self._done, self._failed, self.total)
+            try:
+                self._on_progress(self._done, self._failed, self.total)
+            except StopIteration as error:
+                # To a `for` loop it would be the end of the results.
+                raise RuntimeError("on_progress raised StopIteration") from error
 
     def _finish(self) -> None:
         """End the iteration: everything was handed over."""

@@ -250,6 +250,17 @@ def test_what_a_progress_callback_raises_costs_no_result(client):
     assert raised == [3, 6, 9, 12, 15, 18]
 
 
+def test_a_progress_callback_cannot_end_the_results_unseen(client):
+    def tell(done, failed, total):
+        raise StopIteration
+
+    with client.map(echoes(range(3)), on_progress=tell) as mapped:
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="on_progress raised StopIteration"):
+                next(mapped)
+        assert sorted(result.index for result in mapped) == [0, 1, 2]
+
+
 def test_the_streams_have_ids_of_the_map(client):
     mapped = client.map(echoes(range(3)), order="input", map_id="mine")
     assert [one.completion.stream_id for one in mapped] == [
