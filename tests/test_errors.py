@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,8 @@ from holystream.errors import (
     StreamTimeout,
     Verdict,
 )
+
+ERRORS = (Path(__file__).parent.parent / "docs" / "errors.md").read_text("utf-8")
 
 CLASSES = {
     name: value
@@ -73,6 +76,18 @@ def test_the_tree_is_drawn_as_it_is():
         for name, kind in CLASSES.items()
     }
     assert {name: base for name, (base, _) in drawn().items()} == real
+
+
+def test_the_table_of_the_docs_is_the_tree():
+    """docs/errors.md: each class once, below its base, as deep as it is."""
+    rows = re.findall(r"^\| ((?:&nbsp;)*)`([A-Z]\w+)` \|", ERRORS, re.MULTILINE)
+    assert sorted(name for _, name in rows) == sorted(CLASSES)
+    path = ["HolystreamError"]
+    for space, name in rows[1:]:
+        # The children of HolystreamError stand at its own depth: all are below it.
+        depth = len(space) // len("&nbsp;&nbsp;") + 1
+        path[depth:] = [name]
+        assert CLASSES[path[depth - 1]] in CLASSES[name].__bases__, name
 
 
 def known():

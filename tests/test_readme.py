@@ -7,6 +7,7 @@ a simulator.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 import shutil
@@ -30,6 +31,7 @@ from holystream.testing import SleeplessClock
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 ANSWER = "One, two, three. \N{GRINNING FACE}\n"
 
 
@@ -71,9 +73,9 @@ def _run(code, reader):
 def test_every_example_has_a_test():
     tests = Path(__file__).read_text(encoding="utf-8")
     markers = re.findall(
-        r'_example\((?:README|API), (?:"([^"]+)"|\'([^\']+)\')\)', tests
+        r'_example\((?:README|API|ERRORS), (?:"([^"]+)"|\'([^\']+)\')\)', tests
     )
-    for code in _blocks(README, "python") + _blocks(API, "python"):
+    for code in _blocks(README + API + ERRORS, "python"):
         assert any((one or other) in code for one, other in markers), code
 
 
@@ -154,6 +156,36 @@ def test_partial_text_is_kept(reader, simulator):
     assert kept
     assert ANSWER.startswith(kept)
     assert kept != ANSWER
+
+
+@pytest.mark.parametrize(
+    ("script", "ending"),
+    [
+        (Script(status=401), holystream.AuthenticationError),
+        (Script(status=503, times=0), holystream.StreamInterrupted),
+    ],
+)
+def test_the_beginning_is_kept_whatever_ended_it(reader, simulator, script, ending):
+    code = _example(ERRORS, "except holystream.StreamError")
+    code = code.replace('three")', 'three", temperature=0)')
+    body = simulator.body({"model": "deepseek-v3.2", "messages": []})
+    simulator.play(Script(cut_at=body.index(b"data: [DONE]") // 2), script)
+    with SleeplessClock():
+        _run(f"{code}    caught = error\n", reader)
+    assert type(reader["caught"]) is ending
+    assert reader["text"]
+    assert ANSWER.startswith(reader["text"])
+    assert reader["text"] != ANSWER
+
+
+def test_how_it_stands(reader, capsys):
+    code = _example(README, "client.pool.holders()")
+    with reader["client"].stream("Count to three", stream_id="left-open") as stream:
+        stream.open()
+        _run(code, reader)
+    metrics, holder = capsys.readouterr().out.splitlines()
+    assert metrics.startswith("<ClientMetrics: 1 streams opened, 0 ended")
+    assert holder.startswith("stream left-open for ")
 
 
 def test_a_rate_limit_says_when(reader, simulator):
@@ -250,6 +282,13 @@ def test_tenacity_objects_go_into_a_policy(reader, simulator):
     _run(_example(API, "from tenacity import"), reader)
     with reader["client"].with_options(model="m") as client:
         assert client.stream("Count to three").get_final_text() == ANSWER
+
+
+def test_a_completion_becomes_plain_data(reader):
+    _run(_example(API, "msgspec.to_builtins"), reader)
+    assert reader["row"]["choices"][0]["text"] == ANSWER
+    assert json.loads(reader["line"]) == json.loads(json.dumps(reader["row"]))
+    assert reader["row"]["guarantee"] == int(holystream.Guarantee.SINGLE)
 
 
 def test_hooks_are_called_by_name(reader, simulator, capsys):
