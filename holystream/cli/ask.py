@@ -16,15 +16,10 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from holystream.cli.answer import Printer, conclude
+from holystream.cli.asked import add_limits, add_sampling, asked, strategies
 from holystream.cli.console import Output
 from holystream.cli.exits import DONE, table
-from holystream.cli.host import (
-    add_host,
-    add_limits,
-    add_verbose,
-    provider_of,
-    strategies,
-)
+from holystream.cli.host import add_host, add_verbose, provider_of
 from holystream.cli.recorded import (
     BREAKS,
     add_journal,
@@ -63,9 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME", required=True, help="such as deepseek-v3.2")
     add_host(add, "holysheep, or openai-compatible if --base-url is given")
     add("--system", metavar="TEXT", help="instructions that come before the prompt")
-    add("--temperature", type=float, metavar="T", help="0: the same answer each time")
-    add("--max-tokens", type=int, metavar="N", help="the most the answer may have")
-    add("--seed", type=int, metavar="N", help="makes the answer repeatable")
+    add_sampling(add)
     add_limits(add)
     add(
         "--resume",
@@ -130,13 +123,7 @@ def _stream(
     system = [{"role": "system", "content": options.system}] if options.system else []
     stream: Stream = client.stream(
         [*system, {"role": "user", "content": prompt}],
-        model=options.model,
-        temperature=options.temperature,
-        max_tokens=options.max_tokens,
-        seed=options.seed,
-        timeout=options.timeout,
-        deadline=options.deadline,
-        resume=options.resume,
+        **asked(options),
         stream_id=options.stream_id,
         journal=journal,
     )

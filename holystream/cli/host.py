@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from holystream.errors import ConfigurationError
-
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 
@@ -17,27 +15,16 @@ def add_host(add: Callable[..., Any], default: str) -> None:
     from holystream.providers.registry import PROFILES  # noqa: PLC0415 - when it runs
 
     add("--provider", choices=tuple(PROFILES), help=f"default: {default}")
+    add_address(add)
+
+
+def add_address(add: Callable[..., Any]) -> None:
+    """Add the arguments that say at which address it is."""
     add("--base-url", metavar="URL", help="where the API is, /v1 or the like included")
     add(
         "--allow-http",
         action="store_true",
         help="send the key over http:// to another machine, too",
-    )
-
-
-def add_limits(add: Callable[..., Any]) -> None:
-    """Add the arguments that say how long it may take."""
-    add(
-        "--timeout",
-        type=seconds,
-        metavar="SECONDS",
-        help="the longest silence, before the first text and amid it",
-    )
-    add(
-        "--deadline",
-        type=seconds,
-        metavar="SECONDS",
-        help="the longest it may take altogether",
     )
 
 
@@ -68,37 +55,3 @@ def as_typed(options: argparse.Namespace) -> str:
     if options.allow_http:
         words.append("--allow-http")
     return shlex.join(words)
-
-
-def seconds(text: str) -> float:
-    """Return the seconds that somebody typed.
-
-    Raises:
-        ArgumentTypeError: They are no seconds.
-    """
-    from holystream.clocks import check_seconds  # noqa: PLC0415 - as in add_host()
-
-    try:
-        found = float(text)
-        check_seconds(found, "it")
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"must be a positive number of seconds, not {text!r}"
-        ) from error
-    return found
-
-
-def strategies(text: str) -> tuple[str, ...]:
-    """Return the ways to go on that somebody typed.
-
-    Raises:
-        ArgumentTypeError: One of them is unknown.
-    """
-    from holystream.resume import strategies as known  # noqa: PLC0415 - as above
-
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    try:
-        known(names)
-    except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return names

@@ -7,26 +7,28 @@ was ended: what is done is not asked again, what failed is. Each item has one li
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from holystream.cli import prompts
+from holystream.cli.asked import (
+    add_limits,
+    add_sampling,
+    asked,
+    sampling,
+    strategies,
+    whole_number,
+)
 from holystream.cli.console import Output, say
 from holystream.cli.exits import DONE, FAILED, INTERRUPTED, exit_status, reworded, table
-from holystream.cli.host import (
-    add_host,
-    add_limits,
-    add_verbose,
-    provider_of,
-    strategies,
-)
+from holystream.cli.host import add_host, add_verbose, provider_of
 from holystream.cli.results import Results, record
 from holystream.cli.retries import Retries
 from holystream.errors import HolystreamError, InvalidRequest, StreamError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from holystream import MapItem
@@ -54,14 +56,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_host(add, "holysheep, or openai-compatible if --base-url is given")
     add(
         "--concurrency",
-        type=_number,
+        type=whole_number,
         metavar="N",
         default=10,
         help="answers at a time; default: 10",
     )
-    add("--temperature", type=float, metavar="T", help="0: the same answer each time")
-    add("--max-tokens", type=_number, metavar="N", help="the most an answer may have")
-    add("--seed", type=int, metavar="N", help="makes the answers repeatable")
+    add_sampling(add)
     add_limits(add)
     add(
         "--resume",
@@ -98,13 +98,7 @@ class _Work:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._asked = {
-            "provider": provider_of(options),
-            "model": options.model,
-            "temperature": options.temperature,
-            "max_tokens": options.max_tokens,
-            "seed": options.seed,
-        }
+        self._asked = {"provider": provider_of(options), **sampling(options)}
         self._retries = Retries(verbose=options.verbose)
         self._output: Output | None = None
         self._results: Results | None = None
@@ -142,18 +136,7 @@ class _Work:
         if self._output is None or not self._output.is_terminal:
             self._bar = progress_bar(total)
             stack.callback(self._bar.close)
-        results = stack.enter_context(
-            client.map(
-                self._items(),
-                model=options.model,
-                temperature=options.temperature,
-                max_tokens=options.max_tokens,
-                seed=options.seed,
-                timeout=options.timeout,
-                deadline=options.deadline,
-                resume=options.resume,
-            )
-        )
+        results = stack.enter_context(client.map(self._items(), **asked(options)))
         for result in results:
             self._take(result.id, result.completion, result.error)
             if self._first is not None and options.fail_fast:
@@ -253,11 +236,3 @@ def _same(one: str, other: str) -> bool:
     with contextlib.suppress(OSError):
         return Path(one).samefile(other)
     return False
-
-
-def _number(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text):
-        return int(text)
-    raise argparse.ArgumentTypeError(
-        f"must be a whole number of at least 1, not {text!r}"
-    )

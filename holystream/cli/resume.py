@@ -13,15 +13,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from holystream.cli.answer import Printer, conclude
+from holystream.cli.asked import add_limits, strategies
 from holystream.cli.console import Output
 from holystream.cli.exits import DONE, table
-from holystream.cli.host import (
-    add_host,
-    add_limits,
-    add_verbose,
-    provider_of,
-    strategies,
-)
+from holystream.cli.host import add_host, add_verbose, provider_of
 from holystream.cli.recorded import (
     ANEW,
     BREAKS,

@@ -203,6 +203,6 @@ def _row(info: StreamInfo) -> str:
 
 
 def _seconds(text: str) -> float:
-    from holystream.cli.host import seconds  # noqa: PLC0415 - as above
+    from holystream.cli.asked import seconds  # noqa: PLC0415 - as above
 
     return 0.0 if text == "0" else seconds(text)

@@ -118,7 +118,7 @@ def test_standard_input_is_appended(  # noqa: PLR0917 - fixtures
         (["--timeout", "-1", "x"], b"", "positive number of seconds, not '-1'"),
         (["--deadline", "soon", "x"], b"", "positive number of seconds, not 'soon'"),
         (["--resume", "magic", "x"], b"", "'magic'"),
-        (["--max-tokens", "0", "x"], b"", "max_tokens is 0"),
+        (["--max-tokens", "0", "x"], b"", "number of at least 1, not '0'"),
         (["--api-key", "sk-1", "x"], b"", "unrecognized arguments: --api-key"),
     ],
 )

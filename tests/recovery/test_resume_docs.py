@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import holystream
-from holystream.cli import host, recorded
+from holystream.cli import asked, recorded
 from holystream.providers import registry
 from holystream.resume import DEFAULT_STRATEGIES, STRATEGIES
 from holystream.simulator import Script, Simulator
@@ -195,7 +195,7 @@ def test_every_way_and_level_is_in_the_tables():
 
 def test_the_commands_are_what_they_are():
     assert recorded.VARIABLE in TEXT
-    assert host.strategies("cursor, restart") == ("cursor", "restart")
+    assert asked.strategies("cursor, restart") == ("cursor", "restart")
 
 
 def test_the_links_within_the_page_lead_somewhere():

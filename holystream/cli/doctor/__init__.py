@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holystream.cli.console import Output, say
 from holystream.cli.exits import DONE, FAILED, USAGE
-from holystream.cli.host import provider_of
+from holystream.cli.host import add_address, provider_of
 from holystream.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -49,12 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="such as openai; default: holysheep, or openai-compatible if --base-url "
         "is given",
     )
-    add("--base-url", metavar="URL", help="where the API is, /v1 or the like included")
-    add(
-        "--allow-http",
-        action="store_true",
-        help="send the key over http:// to another machine, too",
-    )
+    add_address(add)
     add(
         "--stream",
         action="store_true",
