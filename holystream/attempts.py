@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Final, Literal
 from holystream.errors import JournalError, StreamCancelled, StreamClosed, Verdict
 from holystream.events import Waiting
 from holystream.resilience.budget import SPENT
-from holystream.resilience.health import CREDENTIAL_FAULTS, serves_nobody
+from holystream.resilience.health import (
+    CREDENTIAL_FAULTS,
+    asks_to_wait,
+    serves_nobody,
+)
 from holystream.telemetry import (
     AttemptRecord,
     StreamRecord,
@@ -72,7 +76,8 @@ class Attempts:
         self._priority = priority
         self._model = model = exchange.request.model
         self._assignment: Assignment | None = None
-        self._failed_at: set[str] = set()
+        # Endpoint -> whether it only asked to wait.
+        self._failed_at: dict[str, bool] = {}
         # Where its key, or what answers there, was found unfit for this stream.
         self._unfit = unfit = set[str]()
         if len(router.endpoints) > 1:
@@ -136,7 +141,8 @@ class Attempts:
         """
         exchange, router = self._exchange, self._router
         before = exchange.endpoint
-        avoid = self._failed_at
+        avoid = set(self._failed_at)
+        waited_for = {name for name in avoid if self._failed_at[name]}
         sticks = exchange.keeps and self._verdict not in (
             Verdict.NOT_SENT,
             Verdict.NO_ANSWER,
@@ -144,9 +150,11 @@ class Attempts:
         if sticks:
             # The rest of the answer is there and nowhere else.
             avoid = {each.name for each in router.endpoints} - {before}
+            waited_for = set()
         assignment = router.pick(
             model=self._model,
             avoid=avoid,
+            waited_for=waited_for,
             stream_id=exchange.stream_id,
             under_way=self._insists,
         )
@@ -206,7 +214,7 @@ class Attempts:
             return events
         self._verdict = error.verdict
         if assignment is not None:
-            self._failed_at.add(assignment.endpoint.name)
+            self._failed_at[assignment.endpoint.name] = asks_to_wait(error)
         self._tell_attempt("failed", error, now)
         if self._broken_at is None and exchange.transcript.extent:
             self._broken_at = now

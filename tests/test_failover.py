@@ -245,6 +245,29 @@ class TestHints:
         assert waiting.reason == "server hint"
         assert events[-1].completion.endpoint == "a"
 
+    def test_who_was_waited_for_goes_before_one_that_is_still_to_be(
+        self, regions, holystream_clock
+    ):
+        brief, longer, long = (
+            Script(status=503, headers={"retry-after": hint})
+            for hint in ("5", "20", "3600")
+        )
+        one, two, three = regions(brief, longer, long)
+        with client_of(
+            Endpoint(one.base_url, name="a", priority=1),
+            Endpoint(two.base_url, name="b", priority=2),
+            Endpoint(three.base_url, name="c"),
+        ) as client:
+            with pytest.raises(ServerError):
+                ask(client, "hello", retry=RetryPolicy(attempts=1))
+            events = list(client.stream("hello", temperature=0))
+        delays = [event.delay for event in events if isinstance(event, Waiting)]
+        assert delays[0] == 0.0
+        assert 4.0 < delays[1] <= 10.0
+        assert len(delays) == 2
+        assert events[-1].completion.endpoint == "a"
+        assert len(three.requests) == 1
+
     def test_one_that_is_shut_is_no_other(self, regions, holystream_clock):
         (asking,) = regions(Script(status=503, headers={"retry-after": "31"}))
         with (

@@ -213,10 +213,9 @@ class EndpointHealth:
             self.credential.refused(now)
         elif serves_nobody(error):
             self._rest(REST, now)
-        elif error.retry_after is not None:
-            self._rest(error.retry_after, now)
-        elif error.verdict is Verdict.THROTTLED:
-            self._rest(THROTTLED_REST, now)
+        elif asks_to_wait(error):
+            hint = error.retry_after
+            self._rest(THROTTLED_REST if hint is None else hint, now)
 
     def _rest(self, seconds: float, now: float) -> None:
         until = now + min(seconds, LONGEST_REST)
@@ -255,6 +254,13 @@ def serves_nobody(error: StreamError) -> bool:
         # An event of a stream is said by an API.
         and error.phase is not Phase.BODY
     )
+
+
+def asks_to_wait(error: StreamError) -> bool:
+    """Whether an endpoint serves again when it has had its rest."""
+    if isinstance(error, CREDENTIAL_FAULTS) or serves_nobody(error):
+        return False
+    return error.retry_after is not None or error.verdict is Verdict.THROTTLED
 
 
 def _in_brief(error: StreamError, name: str) -> str:

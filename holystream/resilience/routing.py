@@ -6,11 +6,13 @@ credential was not refused of late; if all were, all of them, for then the API's
 answer says more than we could. Of those whose breaker is willing, the first is taken in
 this order:
 
-1. those that this stream has not just failed at;
-2. those that are not resting: asked for fewer requests, or cannot serve anybody;
-3. the lowest ``priority``;
-4. those whose breaker wants a probe, or they would not come back while others do well;
-5. the lowest cost, as health.py has it; among equals the one not picked for longest.
+1. those that this stream has not just failed at, and that are not resting: asked for
+   fewer requests, or cannot serve anybody;
+2. those that only asked this stream to wait, and are not resting any more;
+3. those that it has not just failed at, then the others, those that rest last;
+4. the lowest ``priority``;
+5. those whose breaker wants a probe, or they would not come back while others do well;
+6. the lowest cost, as health.py has it; among equals the one not picked for longest.
 
 Lock order: the router's lock guards arithmetic alone. No breaker is asked under it, so
 neither waits for the other, and listeners run outside both. An assignment that is lost
@@ -191,6 +193,7 @@ class Router:
         *,
         model: str | None = None,
         avoid: Collection[str] = (),
+        waited_for: Collection[str] = (),
         stream_id: str | None = None,
         under_way: bool = False,
     ) -> Assignment:
@@ -200,6 +203,8 @@ class Router:
             model: The model that it needs; None for any.
             avoid: The names of endpoints at which this stream has failed: they are
                 taken only if there is no other.
+            waited_for: Of these, the ones that asked it to wait, and go before others
+                that rest when they do not any more.
             stream_id: The stream, which counts once among the failures in a row.
             under_way: It has made an attempt. If no breaker is willing it is let
                 through all the same, where none is forced open.
@@ -214,7 +219,9 @@ class Router:
         probed = {breaker.name for breaker in breakers if breaker.wants_probe}
         for in_spite in (False, True) if under_way else (False,):
             refused: set[str] = set()
-            while assignment := self._reserve(model, avoid, refused, probed):
+            while assignment := self._reserve(
+                model, avoid, waited_for, refused, probed
+            ):
                 name = assignment.endpoint.name
                 breaker = self.breakers[name]
                 ticket = breaker.try_acquire(stream_id, under_way=in_spite)
@@ -321,11 +328,25 @@ class Router:
         self,
         model: str | None,
         avoid: Collection[str],
+        waited_for: Collection[str],
         refused: Collection[str],
         probed: Collection[str],
     ) -> Assignment | None:
         """Take a place at the best of those that have not refused, if there is one."""
         now = self._clock()
+
+        def order(health: EndpointHealth) -> tuple[object, ...]:
+            name, rests = health.endpoint.name, now < health.resting_until
+            failed = name in avoid
+            return (
+                rests or (failed and name not in waited_for),
+                failed,
+                rests,
+                health.endpoint.priority,
+                name not in probed,
+                health.cost(now),
+            )
+
         with self._lock:
             self._settle(now)
             left = [
@@ -335,16 +356,7 @@ class Router:
             ]
             if not left:
                 return None
-            best = min(
-                left,
-                key=lambda health: (
-                    health.endpoint.name in avoid,
-                    now < health.resting_until,
-                    health.endpoint.priority,
-                    health.endpoint.name not in probed,
-                    health.cost(now),
-                ),
-            )
+            best = min(left, key=order)
             serial = next(self._serials)
             assignment = Assignment(self, serial, best.endpoint, now)
             # In this order: from here on its finaliser gives back what is taken.

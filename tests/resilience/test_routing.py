@@ -312,6 +312,22 @@ class TestResting:
         trip(router, "b")
         assert router.pick().endpoint.name == "a"
 
+    def test_one_that_was_waited_for_goes_before_those_that_rest(self):
+        router, clock = made(at("new"), at("waited"), at("broke", priority=-1))
+        for name, hint in (("new", 30.0), ("waited", 5.0)):
+            others = {"new", "waited", "broke"} - {name}
+            router.pick(avoid=others).failed(error(RateLimited, retry_after=hint))
+
+        def taken():
+            had = {"avoid": {"waited", "broke"}, "waited_for": {"waited"}}
+            return router.pick(**had).endpoint.name
+
+        assert taken() == "new"  # both rest
+        clock.now += 5.0
+        assert taken() == "waited"
+        clock.now += 25.0
+        assert taken() == "new"
+
 
 class TestCredentials:
     """401 and 403 say something of a key, and nothing of a host."""
