@@ -25,7 +25,6 @@ from holystream.journal.base import (
     LIST_LIMIT,
     READ_LIMIT,
     Claim,
-    Entries,
     Gone,
     JournalState,
     Outcome,
@@ -33,6 +32,7 @@ from holystream.journal.base import (
     StreamMeta,
     check_stream_id,
 )
+from holystream.journal.excerpt import Excerpt
 from holystream.journal.forking import Hold, tell_of_forks
 from holystream.journal.later import Grip, Later, carry_out_all, releasing
 from holystream.journal.watching import Watchers
@@ -312,19 +312,16 @@ class MemoryJournal:
             record = self._records.get(stream_id)
             if record is None:
                 return Gone()
-            stored = record.batches[-1].next_seq - 1
-            last = min(stored, after + limit)
-            finished = record.ended is not None and last >= stored
-            if last <= after:
-                return Entries(events=(), next_seq=after + 1, finished=finished)
+            next_seq, ended = record.batches[-1].next_seq, record.ended is not None
+            excerpt = Excerpt.of(next_seq, ended=ended, after=after, limit=limit)
+            if excerpt.is_empty:
+                return excerpt.nothing()
             begin = bisect.bisect_right(record.batches, after + 1, key=_first) - 1
-            end = bisect.bisect_right(record.batches, last, key=_first)
+            end = bisect.bisect_right(record.batches, excerpt.last, key=_first)
             batches = record.batches[begin:end]
         # They are never changed, so they are decoded in peace.
         events = [event for batch in batches for event in codec.decode(batch.data)]
-        skip = after + 1 - batches[0].first
-        wanted = tuple(events[skip : skip + last - after])
-        return Entries(events=wanted, next_seq=last + 1, finished=finished)
+        return excerpt.out_of(events, batches[0].first)
 
     def _claim_of(self, record: _Record) -> Claim:
         claim = Claim(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from holystream.errors import JournalCorrupt
 from holystream.journal import codec, refusals
-from holystream.journal.base import Entries, Gone
+from holystream.journal.base import Gone
+from holystream.journal.excerpt import Excerpt
 from holystream.journal.tables import (
     COLUMNS,
     LAST_SEQ,
@@ -117,10 +118,10 @@ def read(stream_id: str, after: int, limit: int, rows: list[Any]) -> Reading:
         return Gone()
     next_seq, outcome = rows[0][:2]
     check_progress(stream_id, next_seq, outcome)
-    last = min(next_seq - 1, after + limit)
-    finished = outcome is not None and last >= next_seq - 1
-    if last <= after:
-        return Entries(events=(), next_seq=after + 1, finished=finished)
+    ended = outcome is not None
+    excerpt = Excerpt.of(next_seq, ended=ended, after=after, limit=limit)
+    if excerpt.is_empty:
+        return excerpt.nothing()
     events: list[StreamEvent] = []
     begin = expected = rows[0][2] or after + 1
     for *_, first, count, checksum, data in rows:
@@ -133,11 +134,9 @@ def read(stream_id: str, after: int, limit: int, rows: list[Any]) -> Reading:
         expected = first + count
         if len(events) != expected - begin:
             raise _damaged(stream_id, f"the batch of event {first}")
-    if expected <= last:
+    if expected <= excerpt.last:
         raise refusals.event_missing(stream_id, expected)
-    skip = after + 1 - begin
-    wanted = tuple(events[skip : skip + last - after])
-    return Entries(events=wanted, next_seq=last + 1, finished=finished)
+    return excerpt.out_of(events, begin)
 
 
 def _damaged(stream_id: str, what: str) -> JournalCorrupt:
