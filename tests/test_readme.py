@@ -258,6 +258,33 @@ def test_django_view(reader, simulator):
     assert reader["client"].pool.statistics().in_use == 0
 
 
+def test_what_compresses_passes_over_what_has_an_encoding(reader, simulator):
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF="", SECRET_KEY="x")
+    from django.middleware.gzip import GZipMiddleware
+    from django.test import RequestFactory
+
+    name, value = "Content-Encoding", "identity"
+    assert f"`{name}`, such as `{value}`" in " ".join(README.split())
+    _run(_example(README, "from django.http import"), reader)
+    view = reader["ask"]
+
+    def encoded(request):
+        response = view(request)
+        response[name] = value
+        return response
+
+    request = RequestFactory().get("/ask", headers={"Accept-Encoding": "gzip"})
+    collected, passed = (
+        list(GZipMiddleware(asked)(request).streaming_content)
+        for asked in (view, encoded)
+    )
+    assert b"".join(passed).decode() == ANSWER
+    assert len(passed) > len(collected)
+
+
 def test_a_broken_answer_is_marked(reader, simulator):
     _run(_example(README, "def marked(stream)"), reader)
     client = reader["client"]
