@@ -29,7 +29,7 @@ from holystream.errors import HolystreamError, InvalidRequest, StreamError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from holystream import MapItem
     from holystream.mapping.progress import Bar
@@ -118,13 +118,15 @@ class _Work:
         total = prompts.count(options.file)
         if total is None and options.file != prompts.STDIN:
             _check_there(options.file)
-        if total is not None and options.model is None:
+        if total is not None:
+            # Two with one id are refused as well, before anything is asked.
             for line in prompts.read(options.file):
                 self._check_model(line)
         if options.out is None:
             self._output = Output()
         else:
-            self._results = stack.enter_context(self._opened(options.out))
+            given = () if total is None else prompts.read(options.file)
+            self._results = stack.enter_context(self._opened(options.out, given))
         client = stack.enter_context(
             Client(
                 provider=provider_of(options),
@@ -145,14 +147,14 @@ class _Work:
             self._bar.close()
         return self._conclude()
 
-    def _opened(self, path: str) -> Results:
+    def _opened(self, path: str, given: Iterable[prompts.Line]) -> Results:
         """Return the results in a file.
 
         Raises:
             InvalidRequest: It cannot be written, or not gone on with.
         """
         try:
-            return Results(path, self._asked)
+            return Results(path, self._asked, given)
         except OSError as error:
             raise InvalidRequest(
                 f"--out cannot be written: {error.strerror or error}: {path}"

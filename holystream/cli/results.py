@@ -21,7 +21,7 @@ from holystream.cli.prompts import key_of
 from holystream.errors import InvalidRequest, StreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from holystream import Completion
     from holystream.cli.prompts import Line
@@ -105,6 +105,8 @@ class Results:
     Args:
         path: Where; made if it is not there.
         asked: What all items are asked with, unless they say it themselves.
+        given: The items, where they can be read twice: all are compared before
+            anything is changed.
 
     Attributes:
         done: How many items it has the answers of.
@@ -115,14 +117,16 @@ class Results:
         OSError: It cannot be opened, read or written.
     """
 
-    def __init__(self, path: str, asked: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: str, asked: Mapping[str, Any], given: Iterable[Line] = ()
+    ) -> None:
         self._path = Path(path)
         self._asked = asked
         self._done: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self._file = self._locked(stack, self._path)
-            self._take_up(stack)
+            self._take_up(stack, given)
             self._stack = stack.pop_all()
 
     @property
@@ -176,7 +180,7 @@ class Results:
             ) from None
         return file
 
-    def _take_up(self, stack: contextlib.ExitStack) -> None:
+    def _take_up(self, stack: contextlib.ExitStack, given: Iterable[Line]) -> None:
         """Read what is there, and leave out what is asked for again."""
         again = False
         whole = 0
@@ -193,6 +197,9 @@ class Results:
             if found.done:
                 self._check_asked(found, number)
                 self._done[found.key] = found.digest
+        if self._done:
+            for line in given:
+                self.has(line)
         if again:
             self._file = self._rewritten(stack)
         else:
@@ -259,7 +266,7 @@ def _read(data: bytes) -> _Found | None:
     """Return what a line says, if it is one of ours."""
     try:
         found = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
         return None

@@ -277,11 +277,20 @@ def test_fail_fast_ends_with_the_status_of_the_failure(run, words, files, sim):
     assert len(sim.requests) <= 3
 
 
-def test_the_same_id_twice_is_refused(run, words, files):
-    write(files[0], *({"prompt": "echo:a", "id": 1} for _ in range(2)))
+def test_the_same_id_twice_is_refused_before_anything_is_asked(run, words, files, sim):
+    write(files[0], *({"prompt": "echo:a", "id": n} for n in (1, 2, 3, 1)))
     result = run(*words())
     assert result.status == 2
+    assert "lines 1 and 4 have the same id" in result.err
+    assert sim.requests == ()
+
+
+def test_the_same_id_twice_in_a_pipe_is_refused_when_it_comes(run, words, sim):
+    item = json.dumps({"prompt": "echo:a", "id": 1})
+    result = run("map", "-", *words(out=False)[2:], given=f"{item}\n{item}\n".encode())
+    assert result.status == 2
     assert "lines 1 and 2 have the same id" in result.err
+    assert len(sim.requests) == 1
 
 
 def test_the_answers_to_another_input_are_left(run, words, files):
@@ -296,6 +305,21 @@ def test_the_answers_to_another_input_are_left(run, words, files):
     assert out.read_bytes() == before
 
 
+def test_so_they_are_where_only_a_later_line_is_another(run, words, files, sim):
+    given, out = files
+    write(given, {"prompt": "echo:a"}, {"prompt": 5}, {"prompt": "echo:b"})
+    run(*words())
+    before = out.read_bytes()
+    assert before.count(b'"error"') == 1
+    write(given, {"prompt": "echo:a"}, {"prompt": "echo:new"}, {"prompt": "echo:c"})
+    sent = len(sim.requests)
+    result = run(*words())
+    assert result.status == 2
+    assert "line 3 is not what" in result.err
+    assert out.read_bytes() == before
+    assert len(sim.requests) == sent
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -305,6 +329,7 @@ def test_the_answers_to_another_input_are_left(run, words, files):
         b'{"index": 0, "item": "x", "text": "a"}\nrubbish\n{"ind',
         b"\0\0\0\0",
         b'["index"]\n',
+        b"[" * 100_000 + b"\n",
     ],
 )
 def test_a_file_of_something_else_is_left_as_it_is(run, words, files, sim, content):
