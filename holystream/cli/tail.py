@@ -93,6 +93,7 @@ class _Follower:
         self._wait = wait
         self._path = path
         self._alone_since: float | None = None
+        self._endpoint = ""
 
     def follow(self) -> int:
         """Print until it ends or nobody writes it; return the exit status."""
@@ -132,11 +133,17 @@ class _Follower:
 
     def _show(self, event: object) -> bool:
         """Show an event; return False if what was printed became void."""
-        from holystream.events import Rewound, TextDelta  # noqa: PLC0415 - as above
+        from holystream.events import (  # noqa: PLC0415 - as above
+            Connected,
+            Rewound,
+            TextDelta,
+        )
 
         output = self._output
         if isinstance(event, TextDelta) and event.index == 0:
             output.write(event.text)
+        elif isinstance(event, Connected):
+            self._endpoint = event.endpoint
         elif isinstance(event, Rewound) and output.written:
             if not output.is_terminal:
                 output.end_line()
@@ -181,8 +188,19 @@ class _Follower:
             words += ["--base-url", "URL"]
         say(f"to go on: {shlex.join(words)}")
         if where:
-            say("URL is the address of then, which no journal holds")
+            say(
+                f"URL is the --base-url or base_url= that {self._begun_with()}: a "
+                "journal holds no addresses"
+            )
         return FAILED
+
+    def _begun_with(self) -> str:
+        from holystream.providers.registry import PROFILES  # noqa: PLC0415 - as above
+
+        # One that nobody named has the provider's name.
+        if self._endpoint and self._endpoint not in PROFILES:
+            return f"the endpoint {self._endpoint!r} has"
+        return "it was begun with"
 
     def _gone(self) -> int:
         from holystream.errors import StreamUnknown  # noqa: PLC0415 - as above

@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from holystream import Client, RetryPolicy, StreamError
+from holystream.events import Connected
 from holystream.journal import Outcome
 from holystream.journal.sqlite import SQLiteJournal
 from holystream.simulator import Script
@@ -324,7 +325,21 @@ class TestTail:
             *("a", "--journal", path, "--after", str(len(text))),
             *("--base-url", "URL"),
         ]
-        assert "URL is the address of then, which no journal holds" in result.err
+        assert "URL is the --base-url or base_url= that it was begun with: a " in (
+            result.err
+        )
+
+    def test_it_names_the_endpoint_that_had_a_name(self, ask, run, path):
+        assert run(*ask("--stream-id", "a", QUESTION)).status == 0
+        with SQLiteJournal(path) as journal:
+            claim = journal.create("b", request=journal.meta("a").request, ttl=60.0)
+            for name in ("gpu-1", "gpu-2"):
+                journal.append(
+                    claim, [Connected(endpoint=name, attempt=1, request_id="r")]
+                )
+            journal.release(claim)
+        result = run("tail", "b", "--journal", path, "--wait", "0")
+        assert "that the endpoint 'gpu-2' has: a journal holds no" in result.err
 
     def test_ctrl_c_ends_it(self, begun, start, finish, path):
         _, text = begun(*GREEDY, "--stream-id", "a")
