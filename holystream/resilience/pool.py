@@ -355,8 +355,11 @@ class PrioritySemaphore:
             grants.forget(waiter)
             permit._tokens = waiter.tokens  # noqa: SLF001 - one unit
             raise
-        if not joined or (waiter.shed and not in_time):
+        if not joined:
             raise QueueFull(self._situation("the queue for a permit is full"))
+        if waiter.shed and not in_time:
+            what = "the place in the full queue went to a more urgent caller"
+            raise QueueFull(self._situation(what))
         if not in_time:
             raise QueueTimeout(self._situation(f"no permit within {seconds:.3g} s"))
 

@@ -236,11 +236,12 @@ class TestTurns:
         first, second = [Acquirer(pool, priority="low") for _ in range(2)]
         urgent = Acquirer(pool, priority="critical")
         assert isinstance(second.outcome(), QueueFull)
+        assert "place in the full queue went to a more urgent" in str(second.outcome())
         high = Acquirer(pool, priority="high")
         assert isinstance(first.outcome(), QueueFull)
         another = Acquirer(pool, priority="high")
         assert isinstance(normal.outcome(), QueueFull)
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFull, match="the queue for a permit is full"):
             pool.acquire(priority="high")
         assert pool.statistics().queued == 3
         assert pool.statistics().refused == 4
