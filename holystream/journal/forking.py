@@ -49,7 +49,9 @@ class Hold:
     def take(self) -> bool:
         """Wait for the lock; whether it was had."""
         taken = self._taken.setdefault(threading.get_ident(), [])
-        keep(taken, self._lock.acquire, True, self._longest)
+        # Once for each fork, which asks twice.
+        longest = 0.0 if False in taken else self._longest
+        keep(taken, self._lock.acquire, True, longest)
         return taken[-1]
 
     def give_back(self) -> None:
@@ -79,9 +81,8 @@ class _Hooks:
         self._registered = False
 
     def add(self, journal: Forkable) -> None:
-        # Twice by two threads at once is harmless: the second finds nothing to do.
+        # More than once, by two threads or behind a Ctrl-C, is harmless.
         if not self._registered and hasattr(os, "register_at_fork"):
-            self._registered = True
             # Those before a fork are called in reverse.
             os.register_at_fork(
                 before=self._rest,
@@ -93,6 +94,7 @@ class _Hooks:
                 after_in_parent=self._end,
                 after_in_child=self._in_child,
             )
+            self._registered = True
         self._known.add(journal)
 
     def _forks(self) -> list[list[Forkable]]:

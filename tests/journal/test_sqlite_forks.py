@@ -18,6 +18,7 @@ from strikes import Strike, interrupt, moments
 
 from holystream.errors import Fenced, JournalUnavailable, StreamBusy
 from holystream.journal import JournalState, MemoryJournal, Outcome
+from holystream.journal.forking import Hold, _Hooks
 from holystream.journal.sqlite import SQLiteJournal
 
 pytestmark = [
@@ -355,6 +356,56 @@ def test_a_signal_handler_that_forks_in_the_midst_of_a_fork(path, on_disk):
         assert not other.is_alive()
     assert said
     assert set(said) == {""}
+
+
+class Forked:
+    """Something that notes what it is told of forks."""
+
+    def __init__(self):
+        self.told = []
+
+    def before_fork(self):
+        self.told.append("before")
+
+    def after_fork_in_parent(self):
+        self.told.append("parent")
+
+    def after_fork_in_child(self):
+        self.told.append("child")
+
+
+def test_a_beginning_that_is_struck_begins_again():
+    """In a process of its own, for hooks cannot be taken back."""
+
+    def work(say):
+        for strike in moments(("journal/forking.py",)):
+            hooks, forked = _Hooks(), Forked()
+            with contextlib.suppress(KeyboardInterrupt), strike.by(interrupt):
+                hooks.add(forked)
+            hooks.add(forked)
+            with Child(lambda say, forked=forked: say(forked.told)) as child:
+                assert "child" in child.ended()
+            assert forked.told.count("before") == forked.told.count("parent") > 1
+
+    with Child(work) as child:
+        assert child.ended() == ""
+
+
+def test_a_lock_that_is_not_to_be_had_is_waited_for_once():
+    """Each fork asks for it twice."""
+    waits = []
+
+    class Taken:
+        def acquire(self, blocking, timeout):
+            waits.append(timeout)
+            return False
+
+    hold = Hold(Taken(), 30.0)
+    assert (hold.take(), hold.take()) == (False, False)
+    hold.give_back()
+    hold.give_back()
+    assert hold.take() is False
+    assert waits == [30.0, 0.0, 30.0]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
