@@ -62,7 +62,10 @@ def test_a_batch_is_more_patient_than_a_page(reader, sim):
     reader["prompts"] = ["Count to three"]
     refused = holystream.RetryPolicy().attempts + 5
     with SleeplessClock():
-        sim.play(Script(status=429, times=refused))
+        hint = {"Retry-After": "90"}  # beyond what a page waits for
+        sim.play(
+            Script(status=429, headers=hint), Script(status=429, times=refused - 1)
+        )
         exec(code, reader)
     with reader["batch"] as batch:
         assert len(reader["texts"]) == 1
