@@ -15,8 +15,9 @@ from holystream.clocks import Timeouts
 from holystream.errors import InvalidRequest
 from holystream.mapping.begin import Beginner, with_journal
 from holystream.mapping.items import MapItem, MapResult, Prompt
-from holystream.mapping.mapped import AsTheyCame, AsTheyFinish, Map, Order
+from holystream.mapping.mapped import Map
 from holystream.mapping.options import MapOptions, StreamOptions, whole
+from holystream.mapping.orders import AsTheyCame, AsTheyFinish, Order
 from holystream.mapping.progress import progress_bar
 from holystream.mapping.runner import ThreadRunner
 

@@ -3,29 +3,39 @@
 Nothing is done ahead of him but a little: prompts are pulled in the caller's own thread
 while he asks for a result, and the streams run in those of a `Runner`. Each prompt that
 was pulled has one result, whatever becomes of it, and what ends the results early
-raises once they have all been handed over; only `Map.close` lets go of them.
+raises once they have all been handed over; only `Map.close` lets go of them. A host
+that never comes back is such an end: the streams wait for it, and somebody must not.
 """
 
 from __future__ import annotations
 
-import collections
 import functools
 import os
 import threading
+import time
 import warnings
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from holystream.errors import StreamCancelled, StreamClosed, StreamInUse
+from holystream.errors import (
+    CircuitOpen,
+    PoolError,
+    StreamCancelled,
+    StreamClosed,
+    StreamError,
+    StreamInUse,
+)
 from holystream.events import Completion
 from holystream.gapless import keep
 from holystream.mapping.items import MapItem, MapResult
+from holystream.resilience.circuit import VOTES, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from holystream.mapping.items import Prompt
+    from holystream.mapping.orders import Order
     from holystream.mapping.progress import Bar
     from holystream.mapping.runner import Runner
     from holystream.stream import Stream
@@ -34,52 +44,11 @@ AHEAD = 2
 """Prompts that are pulled at most and not handed over, for each stream at a time: so
 many that the streams go on while the caller is busy with a result."""
 
+OUTAGE: Final = 1800.0
+"""Seconds of waiting without a word from any host after which a map ends. A breaker
+asks again every ten minutes at the latest."""
+
 _IN_USE: Final = "another thread is iterating this map: one does, any may cancel"
-
-
-class Order(Protocol):
-    """Says which result comes next."""
-
-    def add(self, result: MapResult) -> None:
-        """Take a result."""
-        ...
-
-    def take(self) -> MapResult | None:
-        """Return the next one, if it is there."""
-        ...
-
-
-class AsTheyFinish:
-    """The result that was there first comes first."""
-
-    def __init__(self) -> None:
-        self._there: collections.deque[MapResult] = collections.deque()
-
-    def add(self, result: MapResult) -> None:
-        """Take a result."""
-        self._there.append(result)
-
-    def take(self) -> MapResult | None:
-        """Return the next one, if it is there."""
-        return self._there.popleft() if self._there else None
-
-
-class AsTheyCame:
-    """The results come in the order of the prompts."""
-
-    def __init__(self) -> None:
-        self._there: dict[int, MapResult] = {}
-        self._next = 0
-
-    def add(self, result: MapResult) -> None:
-        """Take a result."""
-        self._there[result.index] = result
-
-    def take(self) -> MapResult | None:
-        """Return the next one, if it is there."""
-        found = self._there.pop(self._next, None)
-        self._next += found is not None
-        return found
 
 
 class Map:
@@ -135,6 +104,9 @@ class Map:
         self._failed = 0
         self._handed = 0
         self._cut = False
+        # Seconds waited since a host last answered.
+        self._in_vain = 0.0
+        self._gave_up = False
         self._over = False
         # Whoever ended it, it needs no finaliser.
         self._released = False
@@ -159,6 +131,7 @@ class Map:
             StopIteration: All prompts have had their results.
             StreamCancelled: It was cancelled, and all it had begun is handed over.
             StreamClosed: It was closed.
+            CircuitOpen: No host has answered for half an hour; as if cancelled then.
             StreamInUse: Another thread is iterating it.
             Exception: What the prompts raised, behind the results of those before, or
                 ``on_progress``; after the latter it can be iterated on.
@@ -210,7 +183,7 @@ class Map:
     def _may_pull(self) -> bool:
         return (
             self._prompts is not None
-            and not self._cancelled
+            and not (self._cancelled or self._gave_up)
             and self._pulled - self._handed < AHEAD * self._concurrency
         )
 
@@ -238,7 +211,17 @@ class Map:
     def _receive(self) -> None:
         """Wait for the end of an item, if none is there."""
         ends: list[tuple[int, MapItem, Completion | BaseException] | None] = []
-        keep(ends, self._ends.get)
+        began = time.monotonic()
+        left = None if self._gave_up else max(0.0, OUTAGE - self._in_vain)
+        try:
+            keep(ends, self._ends.get, True, left)
+        except Empty:
+            ends.append(None)
+        self._in_vain += time.monotonic() - began
+        if ends[0] is not None and not _is_outage(ends[0][2]):
+            self._in_vain = 0.0
+        if self._in_vain >= OUTAGE and not self._gave_up:
+            self._give_up()
         if ends[0] is None:
             return
         index, item, end = ends[0]
@@ -260,6 +243,14 @@ class Map:
                 # To a `for` loop it would be the end of the results.
                 raise RuntimeError("on_progress raised StopIteration") from error
 
+    def _give_up(self) -> None:
+        """Wait for no host any longer, unless one is in the midst of an answer."""
+        if self._runner.answering:
+            self._in_vain = 0.0
+        else:
+            self._gave_up = True
+            self._runner.cancel()
+
     def _finish(self) -> None:
         """End the iteration: everything was handed over."""
         if self._cancelled and (self._cut or self._prompts is not None):
@@ -270,6 +261,13 @@ class Map:
         if self._error is not None:
             self._let_go()
             raise self._error
+        if self._gave_up and (self._cut or self._prompts is not None):
+            self._let_go()
+            raise CircuitOpen(
+                f"no item was answered in {OUTAGE / 60:g} minutes: the map waits no "
+                f"longer; {self._handed} results were handed over. See why the last "
+                "of them failed, and ask the others again when the host is back"
+            )
         self._over = True
         self._let_go()
         raise StopIteration
@@ -340,6 +338,16 @@ class Map:
     def __repr__(self) -> str:
         of = "" if self.total is None else f" of {self.total}"
         return f"<Map {self.map_id} {self._done} done, {self._failed} failed{of}>"
+
+
+def _is_outage(end: Completion | BaseException) -> bool:
+    """Whether an item ended without a word from a host."""
+    return (
+        isinstance(end, StreamError)
+        and not isinstance(end, PoolError)
+        and not end.partial_text
+        and VOTES[end.verdict] is Vote.FAILURE
+    )
 
 
 def _tell(

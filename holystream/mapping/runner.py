@@ -60,6 +60,11 @@ class Runner(Protocol):
         """End all of them for good, from any thread; each end is told."""
         ...
 
+    @property
+    def answering(self) -> bool:
+        """Whether one of them is in the midst of its answer."""
+        ...
+
     def close(self) -> None:
         """Let go of all of them and of the threads; safe to call again."""
         ...
@@ -98,6 +103,12 @@ class ThreadRunner:
         self._threads: list[threading.Thread] = []
         # Those that threads are reading. Each step with it is a single one.
         self._running: set[Stream] = set()
+
+    @property
+    def answering(self) -> bool:
+        """Whether one of them is in the midst of its answer."""
+        running = list(self._running)
+        return any(stream.state is StreamState.STREAMING for stream in running)
 
     def submit(self, begin: Begin, tell: Tell) -> None:
         """Run one stream to its end, as soon as there is room."""

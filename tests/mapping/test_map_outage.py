@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
+
 import pytest
-from loopback import Reader, client_for, until
+from loopback import SOON, Reader, client_for, until
 
 from holystream import (
     BreakerPolicy,
     CircuitOpen,
+    Connected,
     MapItem,
     MemoryJournal,
+    Overloaded,
     PrioritySemaphore,
     StreamCancelled,
     Verdict,
     Waiting,
 )
+from holystream.mapping.runner import ThreadRunner
+from holystream.simulator import Script
+
+mapped = importlib.import_module("holystream.mapping.mapped")
 
 BRIEF = BreakerPolicy(open_for=0.05, open_cap=0.05, jitter=0.0)
 LONG = BreakerPolicy(open_for=500.0, jitter=0.0)
@@ -78,6 +87,80 @@ def test_no_longer_than_its_deadline(sim):
         (result,) = client.map([item])
     assert isinstance(result.error, CircuitOpen)
     assert "the deadline passed" in result.error.message
+
+
+def test_a_host_that_never_comes_back_is_not_waited_for_for_ever(
+    sim, source, monkeypatch
+):
+    monkeypatch.setattr(mapped, "OUTAGE", 0.2)
+    with made(sim, LONG) as client:
+        opened(client)
+        results = []
+        with (
+            pytest.raises(CircuitOpen, match="no item was answered in"),
+            client.map(source, concurrency=4) as asked,
+        ):
+            results.extend(asked)
+        assert {type(result.error) for result in results} == {StreamCancelled}
+        assert len(results) == source.pulled <= 8
+        assert sim.requests == ()
+
+
+def test_nor_where_each_probe_costs_an_item(sim, source, monkeypatch):
+    monkeypatch.setattr(mapped, "OUTAGE", 0.5)
+    sim.play(Script(status=503, times=0))
+    with made(sim, BRIEF) as client:
+        results = []
+        with pytest.raises(CircuitOpen), client.map(source, concurrency=4) as asked:
+            results.extend(asked)
+        kinds = {type(result.error) for result in results}
+        assert kinds == {Overloaded, StreamCancelled}
+
+
+def test_an_answer_that_takes_longer_is_waited_for(sim, monkeypatch):
+    gate, begun, looks = threading.Semaphore(0), threading.Event(), []
+    sim.play(Script(gate=gate))
+
+    def look(runner):
+        looks.append(answering(runner))
+        if len(looks) == 5:
+            gate.release(1000)
+        return looks[-1]
+
+    answering = ThreadRunner.answering.fget
+    monkeypatch.setattr(ThreadRunner, "answering", property(look))
+
+    def connected(event):
+        if isinstance(event, Connected):
+            begun.set()
+
+    def prompts():
+        yield MapItem("echo:long", options={"on_event": connected})
+        assert begun.wait(SOON)
+        monkeypatch.setattr(mapped, "OUTAGE", 0.01)
+        yield "echo:short"
+
+    with made(sim, LONG) as client, client.map(prompts()) as results:
+        assert [result.text for result in results] == ["short", "long"]
+    assert looks[:5] == 5 * [True]
+
+
+@pytest.mark.parametrize(
+    ("script", "answers"),
+    [
+        (Script(), True),
+        (Script(status=400), True),
+        (Script(cut_at=2000), True),
+        (Script(status=503), False),
+        (Script(cut_before_headers="rst"), False),
+    ],
+)
+def test_it_is_known_whether_a_host_answers(sim, script, answers):
+    sim.play(script)
+    with client_for(sim.base_url, resume=()) as client:
+        with client.map(["echo:" + 30 * "hello "]) as results:
+            list(results)
+        assert (results._in_vain == 0.0) == answers
 
 
 def test_what_was_forced_open_is_not_waited_for(sim):
