@@ -7,17 +7,14 @@ fights for it, wakes every 5 ms to ask again, and in the end tokens are seconds 
 So, once the interpreter is late in coming, a thread that wants to read sleeps until its
 last read is some hundredths of a second old, and its turn has come; then it takes all
 that arrived meanwhile. One thread at a time has the *baton*: it sleeps until its pause
-is over, reads, and wakes the next, before the caller sees what it read. The others
-sleep on locks of their own, and ask for nothing.
+is over, takes what is there, and wakes the next, before the caller sees what it read.
+It never waits for bytes. The others sleep on locks of their own, and ask for nothing.
 """
 
 from __future__ import annotations
 
 import collections
 import os
-import socket
-import struct
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -44,22 +41,39 @@ SELDOM: Final = 0.02
 OFTEN: Final = 0.01
 """The same, while readers take turns."""
 PATIENCE: Final = 1.0
-"""Seconds after which a turn that does not come is taken: whoever had the baton may
-have died with it."""
-
-_LAST_DATA_RECEIVED: Final = struct.Struct("=52xI")
-"""Of Linux's struct tcp_info: the milliseconds since data came."""
+"""Seconds after which nobody waits any longer for a turn, and the baton is taken from
+whoever had it all the while: its thread may have died with it."""
 
 
 def _let_others_run() -> None:
     time.sleep(0)
 
 
+class Turn:
+    """A place in the line: of one thread, for one read.
+
+    Attributes:
+        lock: Released by whoever wakes its thread.
+        began: When its thread came.
+        waits: It may be given the baton.
+    """
+
+    __slots__ = ("began", "lock", "waits")
+
+    def __init__(self) -> None:
+        self.began = 0.0
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.waits = False
+
+
 class Congestion:
     """Who reads next, and how long after its last read. Thread-safe.
 
-    Without a lock: each step is one that the interpreter does not interrupt, and two
-    threads that look at the same moment count one look twice, and no more.
+    Without a lock, for what may go wrong is harmless: two threads that look at the same
+    moment count one look twice, or one of the two, and two that find the baton free, or
+    hand it on, at the same moment both go on, but only the last to write its name has
+    it. What must not happen is that one has it who will not pass it on.
 
     Args:
         clock: Monotonic seconds.
@@ -69,14 +83,15 @@ class Congestion:
         pause: Seconds from a read to the next, when somebody looked last; 0 while all
             is well.
         look_at: When somebody should `look` again.
+        leader: Whose turn it is: it has the baton. None while nobody has.
     """
 
     __slots__ = (
-        "_baton",
         "_clock",
         "_hand_over",
+        "_line",
         "_looked",
-        "_turns",
+        "leader",
         "look_at",
         "pause",
     )
@@ -94,9 +109,8 @@ class Congestion:
         """Begin with nobody waiting: in a new process."""
         self.pause = 0.0
         self._looked = self.look_at = self._clock()
-        self._turns: collections.deque[_Turn] = collections.deque()
-        # Holds one thing while nobody has the baton. Whoever takes it out has it.
-        self._baton = collections.deque([None], maxlen=1)
+        self._line: collections.deque[Turn] = collections.deque()
+        self.leader: Turn | None = None
 
     def look(self) -> None:
         """Find out how late the interpreter is, and what follows from it."""
@@ -107,7 +121,7 @@ class Congestion:
     def _note(self, *, late: bool) -> None:
         pause = self.left()
         if late:
-            served = EACH * (1 + len(self._turns))
+            served = EACH * (1 + len(self._line))
             pause = max(pause, min(served, LONGEST_PAUSE))
         self.pause = pause
         self._looked = self._clock()
@@ -119,96 +133,72 @@ class Congestion:
         return max(0.0, self.pause - FALL * (self._clock() - self._looked))
 
     def take_turn(
-        self, due: float, sleep: Callable[[threading.Lock, float], bool]
-    ) -> bool:
-        """Wait for the baton, and until it is ``due``.
+        self,
+        turn: Turn,
+        pause: float,
+        longest: float,
+        sleep: Callable[[threading.Lock, float], bool],
+    ) -> None:
+        """Wait for the baton, and until the pause is over.
+
+        However it ends, even by an exception, the caller has to `pass_on`.
 
         Args:
-            due: When the pause is over, on the clock.
+            turn: A new one.
+            pause: Seconds from now, or fewer than none.
+            longest: Seconds that may be waited for the baton.
             sleep: Waits for the release of a lock, for so many seconds at most; returns
                 whether that, or something else that ends all waiting, was why it ended.
-
-        Returns:
-            Whether the caller has the baton, and has to `pass_on`.
         """
-        turn = _Turn()
-        leads = self._take_baton()
-        if not leads:
-            self._turns.append(turn)
-            # It may have come back before we stood in line.
-            leads = self._take_baton()
-            late = not leads and not sleep(turn.lock, PATIENCE)
-            # Nobody who passes it on may count on us from here on.
-            leads = leads or late or not turn.claim()
+        due = turn.began = self._clock()
+        if pause > 0:
+            due += pause
+        if self.leader is not None:
+            turn.waits = True
+            self._line.append(turn)
+            self._wait_in_line(turn, min(longest, PATIENCE), sleep)
+        if self.leader is None:
+            self.leader = turn
         left = due - self._clock()
         if left > 0:
             sleep(turn.lock, left)
         now = self._clock()
         if now >= self.look_at:
             self._note(late=now - due >= OVERDUE)
-        return leads
 
-    def pass_on(self) -> None:
-        """Wake the next in line, or put the baton down."""
+    def _wait_in_line(
+        self,
+        turn: Turn,
+        seconds: float,
+        sleep: Callable[[threading.Lock, float], bool],
+    ) -> None:
+        # Whoever put the baton down before we stood in line has not seen us.
+        leader = self.leader
+        if leader is None or sleep(turn.lock, seconds):
+            return
+        if self.leader is leader and self._clock() - leader.began >= PATIENCE:
+            self.leader = turn
+
+    def pass_on(self, turn: Turn) -> None:
+        """Leave the line; if it has the baton, wake the next, or put it down."""
+        turn.waits = False
+        if self.leader is not turn:
+            return
         while True:
-            while self._turns:
-                try:
-                    turn = self._turns.popleft()
-                except IndexError:
-                    break
-                if turn.claim():
-                    unlock(turn.lock)
+            try:
+                following = self._line.popleft()
+            except IndexError:
+                self.leader = None
+                # Whoever stood in line before that relies on us; whoever did it after
+                # that finds no leader.
+                if not self._line:
                     return
-            self._baton.append(None)
-            # Whoever stood in line after we looked found no baton.
-            if not self._turns or not self._take_baton():
+                continue
+            self.leader = following
+            # Not before: it could leave meanwhile, and not know that it has the baton.
+            if following.waits:
+                unlock(following.lock)
                 return
-
-    def _take_baton(self) -> bool:
-        try:
-            self._baton.pop()
-        except IndexError:
-            return False
-        return True
-
-
-class _Turn:
-    """A place in the line."""
-
-    __slots__ = ("_claims", "lock")
-
-    def __init__(self) -> None:
-        # Released by whoever wakes its thread.
-        self.lock = threading.Lock()
-        self.lock.acquire()
-        self._claims = [None]
-
-    def claim(self) -> bool:
-        """Return whether nobody did before: to leave, or to wake its thread."""
-        try:
-            self._claims.pop()
-        except IndexError:
-            return False
-        return True
-
-
-def silent_for(sock: socket.socket) -> float | None:
-    """Return for how many seconds no data has come; None where that is not known.
-
-    The system counts in ticks of 1 to 10 ms.
-    """
-    if sys.platform != "linux":
-        return None
-    try:
-        found = sock.getsockopt(
-            socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.size
-        )
-    except OSError:
-        return None
-    if len(found) < _LAST_DATA_RECEIVED.size:
-        return None
-    milliseconds: int = _LAST_DATA_RECEIVED.unpack(found)[0]
-    return milliseconds / 1e3
 
 
 INTERPRETER: Final = Congestion()

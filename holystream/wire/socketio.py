@@ -13,6 +13,7 @@ import errno
 import io
 import os
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -24,7 +25,7 @@ from urllib3.util import wait_for_write
 from holystream.clocks import Clock
 from holystream.errors import Phase
 from holystream.gapless import unlock
-from holystream.wire.congestion import INTERPRETER, silent_for
+from holystream.wire.congestion import INTERPRETER, Turn
 from holystream.wire.faults import Fault, FaultKind, is_exhausted
 from holystream.wire.inherited import remember
 
@@ -46,6 +47,8 @@ _KIND_OF_CLOCK = {
 }
 
 
+_NOTHING_THERE = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a read that must not wait raises instead."""
 _KERNEL_WAITS = sys.platform == "linux"
 """Elsewhere SO_RCVTIMEO takes another shape, or none."""
 _PART = 1.0
@@ -221,8 +224,9 @@ class GuardedSocketIO(socket.SocketIO):
         self._recv = sock.recv
         self._recv_into = sock.recv_into
         self._waits_itself = _KERNEL_WAITS and type(sock) is socket.socket
-        # How it waits at present: by a timeout of the socket's, or of the kernel's.
-        self._seconds = 0.0
+        # How it waits at present: by a timeout of the socket's, where that is not
+        # negative, or of the kernel's.
+        self._seconds = -1.0
         self._part = 0.0
         # What is left of a wait.
         self._left = 0.0
@@ -237,6 +241,7 @@ class GuardedSocketIO(socket.SocketIO):
             Fault: A clock ran out, or the attempt was stopped meanwhile.
         """
         started, clock = self._begin()
+        self._prepare()
         while True:
             try:
                 count = self._recv_into(buffer)
@@ -260,11 +265,15 @@ class GuardedSocketIO(socket.SocketIO):
         Raises:
             Fault: As `readinto`.
         """
-        leads = bool(INTERPRETER.pause) and amount <= WAITING_BYTES and self._queue()
-        try:
-            started, clock = self._begin()
-            if started >= INTERPRETER.look_at and not INTERPRETER.pause:
-                INTERPRETER.look()
+        started, clock = self._begin()
+        data = None
+        if INTERPRETER.pause:
+            if amount <= WAITING_BYTES:
+                data = self._receive_in_turn(amount, started, clock)
+        elif started >= INTERPRETER.look_at:
+            INTERPRETER.look()
+        if data is None:
+            self._prepare()
             while True:
                 try:
                     data = self._recv(amount)
@@ -274,9 +283,6 @@ class GuardedSocketIO(socket.SocketIO):
                     raise self._failure(error, clock) from None
                 else:
                     break
-        finally:
-            if leads:
-                INTERPRETER.pass_on()
         # As in `readinto`. A token waits for whatever is done here.
         guard = self._guard
         ended = self._ended = guard.reading_since = guard.now()
@@ -285,31 +291,49 @@ class GuardedSocketIO(socket.SocketIO):
             guard.check()
         return data
 
-    def _queue(self) -> bool:
-        """Take a turn; return whether it has to be passed on."""
+    def _receive_in_turn(
+        self, amount: int, started: float, clock: Clock
+    ) -> bytes | None:
+        """Take a turn, and what is there; None if that is nothing, or it is spared."""
         if self._spared:
             self._spared -= 1
-            return False
+            return None
         guard = self._guard
-        began = guard.now()
-        pause = min(INTERPRETER.left(), guard.wait_from(began)[0])
-        due = max(began, self._ended + pause)
-        leads = INTERPRETER.take_turn(due, guard.sleep_on)
-        now = guard.now()
-        guard.clocks.waited += now - began
-        guard.reading_since = now
-        silent = silent_for(self._socket)
-        came = silent is not None and silent <= now - self._ended
-        if silent is not None and not came:
-            self._spared = SPARED
-        if leads and not came:
-            # What may not come for a long time is not waited for with the baton.
-            INTERPRETER.pass_on()
-            return False
-        return leads
+        pause = min(self._ended + INTERPRETER.left() - started, self._left)
+        turn = Turn()
+        try:
+            INTERPRETER.take_turn(turn, pause, self._left, guard.sleep_on)
+            return self._receive_at_once(amount)
+        except _NOTHING_THERE:
+            pass
+        except OSError as error:
+            raise self._failure(error, clock) from None
+        finally:
+            # Struck before it begins, it leaves the baton to whoever loses patience.
+            INTERPRETER.pass_on(turn)
+        guard.check()
+        self._spared = SPARED
+        # What was waited in line is no time in which bytes came.
+        self._left -= guard.now() - started
+        if self._left <= 0:
+            raise guard.ran_out(clock)
+        return None
+
+    def _receive_at_once(self, amount: int) -> bytes:
+        """Receive what is there.
+
+        Whoever has the baton must not wait for a server, nor for the rest of a record
+        of TLS.
+        """
+        if self._part:
+            return self._recv(amount, socket.MSG_DONTWAIT)
+        if self._seconds:
+            self._socket.settimeout(0.0)
+            self._seconds = 0.0
+        return self._recv(amount)
 
     def _begin(self) -> tuple[float, Clock]:
-        """Prepare to wait; return since when, and the clock that bounds it."""
+        """Begin a wait; return since when, and the clock that bounds it."""
         guard = self._guard
         started = guard.now()
         if guard.reading_since is not None:
@@ -317,6 +341,11 @@ class GuardedSocketIO(socket.SocketIO):
             guard.clocks.spent(started - guard.reading_since)
         seconds, clock = guard.wait_from(started)
         self._left = seconds
+        return started, clock
+
+    def _prepare(self) -> None:
+        """Have the next recv wait for what is left."""
+        seconds = self._left
         # Python begins a recv anew after a signal, and the kernel's timeout with it: in
         # the main thread, which signals go to, a periodic one would make it endless.
         if (
@@ -329,7 +358,6 @@ class GuardedSocketIO(socket.SocketIO):
             self._socket.settimeout(seconds)
             self._seconds = seconds
             self._part = 0.0
-        return started, clock
 
     def _wait_in_part(self) -> None:
         """Have the kernel wait for what is left, or for a part of it."""
@@ -343,7 +371,7 @@ class GuardedSocketIO(socket.SocketIO):
                 struct.pack("@ll", int(whole), int(rest * 1e6)),
             )
             self._part = part
-            self._seconds = 0.0
+            self._seconds = -1.0
 
     def _wait_on(self, clock: Clock) -> None:
         """Wait for another part, if any is left."""
