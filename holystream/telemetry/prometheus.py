@@ -2,12 +2,14 @@
 
 They are its own counters and histograms, not a collector that looks at our numbers:
 only so do they work with `PROMETHEUS_MULTIPROC_DIR`, where the processes of one server
-add up.
+add up. The gauge alone is set to what telemetry knows: counted up and down by hooks, it
+would be wrong for good once a Ctrl-C kept one of them from being called.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import collections
+from typing import TYPE_CHECKING, Any, Final
 
 from holystream.errors import ConfigurationError
 from holystream.telemetry import names
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
     from holystream.telemetry.collecting import Telemetry
     from holystream.telemetry.records import StreamRecord
 
+_LOOKS: Final = 10
+"""Times that one stream sets the gauge at most, while others come and go."""
+
 
 class PrometheusExporter:
     """Shows what it is attached to by prometheus_client. Thread-safe.
 
     One exporter serves any number of clients; a registry takes only one exporter. A
-    forked child goes on with its parent's numbers, as all of prometheus_client does
+    forked child goes on with its parent's counters, as all of prometheus_client does
     unless `PROMETHEUS_MULTIPROC_DIR` is set.
 
     Args:
@@ -40,7 +45,7 @@ class PrometheusExporter:
         ValueError: The registry has metrics of these names.
     """
 
-    __slots__ = ("_causes", "_metrics", "_models")
+    __slots__ = ("_attached", "_causes", "_metrics", "_models", "_shown")
 
     def __init__(self, *, registry: CollectorRegistry | None = None) -> None:
         try:
@@ -71,25 +76,53 @@ class PrometheusExporter:
             )
             for family in FAMILIES
         }
-        # Of all three, each use is one step: a look-up, a setting, a removal.
+        # Of all these, each use is one step: a look-up, a setting, a copy, a removal.
+        self._attached: dict[object, Telemetry] = {}
+        self._shown: dict[tuple[str, str], bool] = {}
         self._models: dict[tuple[str, str], tuple[str, str]] = {}
         self._causes: dict[str, str] = {}
 
     def attach(self, telemetry: Telemetry) -> Callable[[], None]:
         """Show what ``telemetry`` is told of from now on.
 
-        Streams that are open already count as active; it should be attached before
-        other threads use the client, or one that opens just now may be missed.
+        Streams that are open already count as active.
 
         Returns:
             Detaches it again.
         """
-        for (provider, model), active in telemetry.metrics().active_by_model.items():
-            self._metric(names.ACTIVE, provider, model).inc(active)
-        return telemetry.add_hook(self._record, opened=self._opened)
+        token = object()
+        self._attached[token] = telemetry
+        remove = telemetry.add_hook(self._record, opened=self._opened)
+        self._show_active()
 
-    def _opened(self, provider: str, _endpoint: str, model: str) -> None:
-        self._metric(names.ACTIVE, provider, model).inc()
+        def detach() -> None:
+            remove()
+            self._attached.pop(token, None)
+            self._show_active()
+
+        return detach
+
+    def _opened(self, _provider: str, _endpoint: str, _model: str) -> None:
+        self._show_active()
+
+    def _show_active(self) -> None:
+        """Set the gauge, and again if that changed meanwhile: the last one is right."""
+        shown: dict[tuple[str, str], int] | None = None
+        for _ in range(_LOOKS):
+            active = self._sum()
+            if active == shown:
+                return
+            for who in {*self._shown.copy(), *active}:
+                self._shown[who] = True
+                self._metrics[names.ACTIVE.name].labels(*who).set(active.get(who, 0))
+            shown = active
+
+    def _sum(self) -> dict[tuple[str, str], int]:
+        found: collections.Counter[tuple[str, str]] = collections.Counter()
+        for telemetry in self._attached.copy().values():
+            for who, number in telemetry.active().items():
+                found[self._who(*who)] += number
+        return dict(found)
 
     def _record(self, record: AttemptRecord | StreamRecord) -> None:
         if isinstance(record, AttemptRecord):
@@ -111,7 +144,7 @@ class PrometheusExporter:
     def _stream(self, record: StreamRecord) -> None:
         who = (record.provider, record.model)
         self._causes.pop(record.stream_id, None)
-        self._metric(names.ACTIVE, *who).dec()
+        self._show_active()
         self._metric(names.STREAMS, *who, record.outcome).inc()
         # What its caller ended has an error too, which is no fault.
         if record.error_type is not None and record.outcome == "error":
@@ -131,6 +164,10 @@ class PrometheusExporter:
         self._metric(names.SAVED, *who).inc(record.saved_tokens)
 
     def _metric(self, family: Family, provider: str, model: str, *more: str) -> Any:
+        return self._metrics[family.name].labels(*self._who(provider, model), *more)
+
+    def _who(self, provider: str, model: str) -> tuple[str, str]:
+        """Return by which labels they are shown."""
         who = self._models.get((provider, model))
         if who is None:
             if len(self._models) < MOST_MODELS:
@@ -138,4 +175,4 @@ class PrometheusExporter:
                 self._models[provider, model] = who
             else:
                 who = (label(provider), OTHER)
-        return self._metrics[family.name].labels(*who, *more)
+        return who

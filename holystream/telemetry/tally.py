@@ -213,6 +213,14 @@ class Ledger:
             self._groups[group] = ours[group] = tally
         return tally
 
+    def active(self) -> dict[tuple[str, str], int]:
+        """Return how many streams are open, by provider and model; 0 is left out."""
+        found: dict[tuple[str, str], int] = {}
+        for (provider, _, model), tally in self._groups.items():
+            still = tally.opened - sum(tally.streams.values())
+            found[provider, model] = found.get((provider, model), 0) + still
+        return {who: number for who, number in found.items() if number > 0}
+
     def metrics(self) -> Metrics:
         """Add it up."""
         total = Tally()
@@ -222,16 +230,11 @@ class Ledger:
             total.merge(tally)
             endpoints.setdefault(endpoint, Tally()).merge(tally)
             models.setdefault((provider, model), Tally()).merge(tally)
-        by_model = {name: Numbers(**tally.fields()) for name, tally in models.items()}
         return Metrics(
             **total.fields(),
             endpoints={
                 name: Numbers(**tally.fields()) for name, tally in endpoints.items()
             },
-            models=by_model,
-            active_by_model={
-                name: numbers.opened - numbers.ended
-                for name, numbers in by_model.items()
-                if numbers.opened > numbers.ended
-            },
+            models={name: Numbers(**tally.fields()) for name, tally in models.items()},
+            active_by_model=self.active(),
         )

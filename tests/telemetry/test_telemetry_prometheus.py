@@ -156,6 +156,51 @@ def test_two_clients_add_up_in_one_exporter_until_they_are_detached():
     assert done == 2
 
 
+def test_what_a_ctrl_c_kept_from_the_gauge_is_made_good():
+    registry = prometheus_client.CollectorRegistry()
+    telemetry = Telemetry()
+    struck = []
+
+    def strike(*_):
+        if struck:
+            raise struck.pop()
+
+    def active():
+        labels = {"provider": "openai", "model": "gpt-5"}
+        return registry.get_sample_value("holystream_streams_active", labels)
+
+    telemetry.add_hook(strike, opened=strike)
+    PrometheusExporter(registry=registry).attach(telemetry)
+    telemetry.opened("openai", "eu", "gpt-5")
+    struck.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        telemetry.opened("openai", "eu", "gpt-5")
+    telemetry.stream(stream())
+    assert active() == 1
+    struck.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        telemetry.stream(stream())
+    telemetry.opened("openai", "eu", "gpt-5")
+    assert active() == 1
+    telemetry.stream(stream())
+    assert active() == 0
+
+
+def test_what_is_detached_is_not_active_any_more():
+    registry = prometheus_client.CollectorRegistry()
+    exporter = PrometheusExporter(registry=registry)
+    one, other = Telemetry(), Telemetry()
+    detach = exporter.attach(one)
+    exporter.attach(other)
+    one.opened("openai", "eu", "gpt-5")
+    other.opened("openai", "eu", "gpt-5")
+    labels = {"provider": "openai", "model": "gpt-5"}
+    assert registry.get_sample_value("holystream_streams_active", labels) == 2
+    detach()
+    detach()
+    assert registry.get_sample_value("holystream_streams_active", labels) == 1
+
+
 def test_the_default_registry_is_theirs_and_takes_one_exporter():
     exporter = PrometheusExporter()
     try:
