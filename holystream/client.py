@@ -380,7 +380,7 @@ class Client:
         # Its items are many, and nobody waits for one alone.
         patient = dataclasses.replace(self._settings, patient=True)
         return mapped(
-            self._with(patient),
+            self._with(patient, self._builder),
             patient,
             self._builder.time,
             prompts,
@@ -576,10 +576,27 @@ class Client:
         retry: RetryPolicy | None = None,
         resume: Sequence[str] | None = None,
         min_guarantee: Guarantee | None = None,
+        pool: PrioritySemaphore | None = None,
+        retry_budget: RetryBudget | None = None,
     ) -> Client:
-        """Return a client with other defaults that shares connections and pool.
+        """Return a client with other defaults that shares everything else.
 
-        An argument that is None stays as it is.
+        An argument that is None stays as it is. Connections, endpoints, breakers,
+        journal and telemetry are shared, and so are pool and retry budget unless
+        another is given: a batch may be more patient than a page, and bounded apart
+        from it.
+
+        Args:
+            model: As for the client.
+            timeout: As for the client.
+            deadline: As for the client.
+            retry: As for the client.
+            resume: As for the client.
+            min_guarantee: As for the client.
+            pool: Bounds the connections of the client that is returned, in place of
+                this one's pool. No more idle ones are kept than that was made for.
+            retry_budget: Bounds the retries of the client that is returned, in place of
+                this one's budget.
 
         Raises:
             ConfigurationError: A setting is wrong.
@@ -592,14 +609,20 @@ class Client:
                 retry=retry,
                 resume=resume,
                 min_guarantee=min_guarantee,
-            )
+            ),
+            dataclasses.replace(
+                self._builder,
+                pool=self._builder.pool if pool is None else checked_pool(pool),
+                budget=checked_budget(retry_budget) or self._builder.budget,
+            ),
         )
 
-    def _with(self, settings: Settings) -> Client:
-        """Return a client that differs in its settings alone."""
+    def _with(self, settings: Settings, builder: Builder) -> Client:
+        """Return a client that differs in these alone."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._settings = settings
+        other._builder = builder
         return other
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from holystream import (
     InvalidAPIKey,
     InvalidRequest,
     PrioritySemaphore,
+    RetryBudget,
     RetryPolicy,
     StreamState,
     Timeouts,
@@ -395,6 +396,48 @@ class TestOptions:
         client.stream("Hello").until_done()
         other.stream("Hello").until_done()
         assert simulator.connections == 1
+
+    def test_a_pool_of_its_own_bounds_it_and_all_else_is_shared(
+        self, simulator, client
+    ):
+        pool = PrioritySemaphore(1)
+        batch = client.with_options(pool=pool)
+        again = batch.with_options(model="other")
+        assert batch.pool is again.pool is pool
+        assert client.pool is not pool
+        with batch.stream("Hello").open() as stream:
+            assert pool.statistics().in_use == 1
+            assert batch.metrics().pool.in_use == 1
+            assert client.metrics().pool.in_use == 0
+            assert client.metrics().streams.active == 1
+            stream.until_done()
+        client.stream("Hello").until_done()
+        again.stream("Hello").until_done()
+        assert simulator.connections == 1
+        assert client.metrics().streams == batch.metrics().streams
+        assert batch.telemetry is client.telemetry
+
+    def test_a_budget_of_its_own_is_spent_alone(self, simulator):
+        spent = RetryBudget(ratio=0, floor=0)
+        with at(
+            simulator,
+            retry=RetryPolicy(attempts=2, base=0.001, cap=0.002),
+            retry_budget=spent,
+        ) as client:
+            batch = client.with_options(retry_budget=RetryBudget(floor=math.inf))
+            simulator.play(Script(status=503))
+            assert batch.stream("Hello").get_final_completion().attempts == 2
+            assert client.metrics().budget.requests == 0
+            assert batch.metrics().budget.spent == 1
+            simulator.play(Script(status=503))
+            with pytest.raises(HolystreamError, match="retry budget is spent"):
+                client.stream("Hello").open()
+            assert client.metrics().budget == spent.statistics()
+
+    @pytest.mark.parametrize("option", ["pool", "retry_budget"])
+    def test_another_pool_or_budget_has_to_be_one(self, client, option):
+        with pytest.raises(ConfigurationError, match=f"{option}= takes a"):
+            client.with_options(**{option: 5})
 
     def test_a_stream_may_differ_from_its_client(self, simulator, client):
         simulator.play(*[Script(status=503)] * 9)

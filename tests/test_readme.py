@@ -311,6 +311,15 @@ def test_tenacity_objects_go_into_a_policy(reader, simulator):
         assert client.stream("Count to three").get_final_text() == ANSWER
 
 
+def test_a_batch_has_a_budget_of_its_own(reader, simulator):
+    _run(_example(API, "batch = client.with_options("), reader)
+    simulator.play(*[Script(status=503, headers={"retry-after-ms": "1"})] * 9)
+    with SleeplessClock():
+        assert reader["batch"].complete("Count to three").attempts == 10
+    assert reader["batch"].metrics().budget.spent == 9
+    assert reader["client"].metrics().budget.spent == 0
+
+
 def test_a_completion_becomes_plain_data(reader):
     _run(_example(API, "msgspec.to_builtins"), reader)
     assert reader["row"]["choices"][0]["text"] == ANSWER

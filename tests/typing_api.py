@@ -65,6 +65,8 @@ def make_clients() -> Client:
     with Client() as client:
         assert_type(client, Client)
     assert_type(client.pool, PrioritySemaphore)
+    assert_type(client.with_options(pool=client.pool), Client)
+    client.with_options(retry_budget=0.2)  # type: ignore[arg-type]
     return client.with_options(model="other", timeout=5)
 
 
