@@ -43,7 +43,8 @@ from holystream.errors import (
     UnexpectedRedirect,
     Verdict,
 )
-from holystream.resilience.classify import FAULTS, error_from
+from holystream.resilience.classify import error_from
+from holystream.resilience.mishaps import FAULTS
 from holystream.resilience.refusals import CODES, STATUSES
 from holystream.wire.faults import Answer, Fault, FaultKind, Refusal
 
