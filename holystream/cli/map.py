@@ -25,7 +25,12 @@ from holystream.cli.exits import DONE, FAILED, INTERRUPTED, exit_status, reworde
 from holystream.cli.host import add_host, add_verbose, provider_of
 from holystream.cli.results import Results, record
 from holystream.cli.retries import Retries
-from holystream.errors import HolystreamError, InvalidRequest, StreamError
+from holystream.errors import (
+    CircuitOpen,
+    HolystreamError,
+    InvalidRequest,
+    StreamError,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -78,11 +83,14 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None and _same(options.file, options.out):
         raise InvalidRequest("--out is the file of the prompts: give another one")
     work = _Work(options)
+    again = "; the same command goes on" if options.out is not None else ""
     try:
         with contextlib.ExitStack() as stack:
             return work.run(stack)
+    except CircuitOpen as error:
+        say(f"error: {error.message}; {work.summary()}{again}")
+        return FAILED
     except KeyboardInterrupt:
-        again = "; the same command goes on" if options.out is not None else ""
         say(f"stopped by Ctrl-C: {work.summary()}{again}")
         return INTERRUPTED
     except OSError as error:

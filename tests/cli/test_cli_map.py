@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib
 import json
 import re
 import signal
@@ -12,7 +13,7 @@ import time
 
 import pytest
 
-from holystream.cli import prompts, results
+from holystream.cli import main, prompts, results
 from holystream.simulator import Script
 
 
@@ -378,6 +379,18 @@ def test_files_that_cannot_be(  # noqa: PLR0917 - fixtures
     assert result.status == 2
     assert complaint in result.err
     assert sim.requests == ()
+
+
+def test_a_host_that_never_comes_back_ends_it(sim, words, files, monkeypatch, capsys):
+    mapped = importlib.import_module("holystream.mapping.mapped")
+    monkeypatch.setattr(mapped, "OUTAGE", 0.1)
+    monkeypatch.setenv("HOLYSTREAM_API_KEY", "sk-4711-do-not-show-me")
+    sim.play(Script(status=503, times=0))
+    write(files[0], "echo:a", "echo:b", "echo:c")
+    assert main(words("--concurrency", "2")) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "error: no item was answered" in last
+    assert last.endswith("; the same command goes on")
 
 
 def test_a_ctrl_c_ends_it_cleanly(sim, start, finish, words, files):
