@@ -126,11 +126,14 @@ def _summary(completion: Completion) -> str:
     return ", ".join(facts)
 
 
-def explain(error: StreamError, *, advice: str, kept: str, verbose: bool) -> None:
+def explain(
+    error: StreamError, *, advice: str, kept: str, verbose: bool, cause: str = ""
+) -> None:
     """Say why there is no whole answer.
 
     Args:
         error: What ended the stream.
+        cause: What broke it, where more is known than ``error`` says.
         advice: What helps against a break that could not be mended; empty to leave
             that to the library, which names arguments that a command may not have.
         kept: What there is instead; empty if nothing.
@@ -138,7 +141,8 @@ def explain(error: StreamError, *, advice: str, kept: str, verbose: bool) -> Non
     """
     message = error.message
     if isinstance(error, StreamInterrupted) and error.cause is not None and advice:
-        message = f"the answer broke off: {error.cause.message.rstrip('.')}. {advice}"
+        cause = cause or error.cause.message
+        message = f"the answer broke off: {cause.rstrip('.')}. {advice}"
     say(f"error: {reworded(message)}")
     if kept:
         say(kept)

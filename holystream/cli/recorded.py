@@ -13,9 +13,11 @@ from holystream.cli.exits import INTERRUPTED, exit_status, reworded
 from holystream.cli.host import as_typed
 from holystream.errors import (
     ConfigurationError,
+    GuaranteeNotMet,
     InvalidRequest,
     JournalError,
     StreamError,
+    StreamInterrupted,
 )
 
 if TYPE_CHECKING:
@@ -131,29 +133,90 @@ def broken_off(
             advice=advice,
             kept=there if printer.position else "",
             verbose=options.verbose,
+            cause=_recorded_cause(journal, options.stream_id),
         )
     elif isinstance(error, JournalError):
         status = exit_status(error)
         say(f"error: {reworded(str(error))}")
     if journal is not None:
-        _tell_how_to_go_on(journal, options.stream_id, printer.position, options)
+        _tell_how_to_go_on(journal, printer.position, options, error, output)
     return status
 
 
+def _recorded_cause(journal: Journal | None, stream_id: str) -> str:
+    """Return what the last reader of a stream met at its end; empty if not known."""
+    from holystream.events import Interrupted  # noqa: PLC0415 - as in opened()
+    from holystream.journal import Entries  # noqa: PLC0415 - as in opened()
+
+    try:
+        meta = None if journal is None else journal.meta(stream_id)
+        if journal is None or meta is None:
+            return ""
+        reading = journal.read(stream_id, after=meta.next_seq - 2, limit=1)
+    except JournalError:
+        return ""
+    events = reading.events if isinstance(reading, Entries) else ()
+    last = events[-1] if events else None
+    return last.error.message if isinstance(last, Interrupted) else ""
+
+
 def _tell_how_to_go_on(
-    journal: Journal, stream_id: str, after: int, options: argparse.Namespace
+    journal: Journal,
+    after: int,
+    options: argparse.Namespace,
+    error: BaseException,
+    output: Output,
 ) -> None:
-    """Print the line that goes on with a stream, if another may."""
+    """Print the line that goes on with a stream, if there is one."""
     from holystream.journal import JournalState  # noqa: PLC0415 - as in opened()
 
     try:
-        meta = journal.meta(stream_id)
+        meta = journal.meta(options.stream_id)
     except JournalError:
         return
     if meta is None or meta.state is JournalState.FINISHED:
         return
-    words = ["holystream", "resume", stream_id, "--journal", options.journal]
+    words = ["holystream", "resume", options.stream_id, "--journal", options.journal]
     if after:
         words += ["--after", str(after)]
+    wider = None
+    if isinstance(error, _NO_WAY) and not error.exhausted:
+        # All that is allowed has been tried: the same again would fail again.
+        wider = _wider(meta, options.resume, output)
+        if wider is None:
+            say("there is no other way to go on with it here: ask again")
+            return
+        words += ["--resume", ",".join(wider)]
     host = as_typed(options)
     say(f"to go on: {shlex.join(words)}{' ' if host else ''}{host}")
+    if wider is not None:
+        say(_WORTH[wider[-1]])
+
+
+_NO_WAY: Final = (StreamInterrupted, GuaranteeNotMet)
+"""What a stream ends with that can be gone on with in none of the ways allowed."""
+
+_WORTH: Final = {
+    "stitch": "stitch asks the model to go on where its text ends: the seam may show",
+    ANEW: "restart has the answer written anew: the text above becomes void",
+}
+"""What each way costs that is not allowed unless it is asked for."""
+
+
+def _wider(
+    meta: StreamMeta, given: tuple[str, ...] | None, output: Output
+) -> tuple[str, ...] | None:
+    """Return the ways that were allowed and one more that may help, if there is one."""
+    from holystream.events import Guarantee  # noqa: PLC0415 - as in opened()
+    from holystream.resume.checkpoint import Recorded  # noqa: PLC0415 - as above
+
+    recorded = Recorded.decode(meta.request)
+    ways = recorded.resume if given is None else given
+    least = recorded.min_guarantee or Guarantee.PARTIAL
+    if not output.is_terminal:
+        ways = tuple(way for way in ways if way != ANEW)
+    if "stitch" not in ways and least <= Guarantee.STITCHED:
+        return (*ways, "stitch")
+    if output.is_terminal and ANEW not in ways and least <= Guarantee.RESTARTED:
+        return (*ways, ANEW)
+    return None

@@ -36,8 +36,9 @@ HELP = "go on with a recorded answer that was broken off"
 
 _EPILOG: Final = """\
 A repeatable answer (--temperature 0, --seed) can always be gone on with; any other one
-if its server kept it or goes on with what it began. Where nothing helps, --resume
-restart has it written anew: on a terminal, for what was printed becomes void.
+if its server kept it or goes on with what it began. Where that does not help, --resume
+stitch asks the model to go on where the text ends, and --resume restart has it written
+anew: on a terminal, for what was printed becomes void.
 """
 
 

@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from holystream import Client, RetryPolicy, StreamError
+from holystream import Client, Guarantee, RetryPolicy, StreamError
 from holystream.events import Connected
 from holystream.journal import Outcome
 from holystream.journal.sqlite import SQLiteJournal
@@ -138,17 +138,56 @@ def test_the_provider_is_the_one_it_was_begun_with(run, ask, path, sim, environm
     assert (alone.status, alone.out) == (0, "Hello\n")
 
 
-def test_a_break_that_cannot_be_mended_can_be_asked_for_anew(sim, run, ask, path):
-    sim.play(Script(cut_at=6000, cut="rst", pace=0.001))
+def test_a_break_that_cannot_be_mended_is_gone_on_with_by_a_turn(sim, run, ask, path):
+    sim.play(Script(cut_at=6000, cut="rst", pace=0.001), Script(stitch="continue"))
     broken = run(*ask(QUESTION))
     assert broken.status == 1
     assert broken.out
     assert not broken.out.endswith("\n")
     words = shlex.split(GO_ON.findall(broken.err)[0])
-    again = run(*words)
+    allowed = words.index("--resume")
+    assert words[allowed + 1] == "cursor,prefill,replay,stitch"
+    assert "the seam may show" in broken.err
+    rest = run(*words, "-v")
+    assert rest.status == 0, rest.err
+    assert "resumed by stitch" in rest.err
+    whole = sim.generations[0].text
+    assert broken.out + rest.out == whole.rstrip("\n") + "\n"
+
+
+def test_a_break_that_cannot_be_mended_is_told_by_its_own_cause(sim, run, ask, path):
+    sim.play(Script(cut_at=6000, cut="rst", pace=0.001))
+    broken = run(*ask(QUESTION))
+    words = shlex.split(GO_ON.findall(broken.err)[0])
+    asked = len(sim.requests)
+    allowed = words.index("--resume")
+    again = run(*words[:allowed], *words[allowed + 2 :])
     assert (again.status, again.out) == (1, "")
+    assert "the connection broke: Connection reset by peer" in again.err
+    assert "is gone" not in again.err
     assert "on a terminal, --resume restart has it written anew" in again.err
     assert GO_ON.findall(again.err) == [shlex.join(words)]
+    assert len(sim.requests) == asked
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        {"response_format": {"type": "json_object"}, "resume": ("stitch",)},
+        {"min_guarantee": Guarantee.VERIFIED},
+    ],
+)
+def test_what_nothing_can_go_on_with_has_no_line(sim, run, path, bound):
+    sim.play(Script(cut_at=6000, cut="rst", pace=0.001))
+    host = {"base_url": sim.base_url, "model": "m", "journal": path}
+    with Client(KEY, **host) as client:
+        stream = client.stream(QUESTION, stream_id="a", **bound)
+        with pytest.raises(StreamError), stream:
+            stream.get_final_completion()
+    rest = run("resume", "a", "--journal", path, "--base-url", sim.base_url)
+    assert rest.status == 1
+    assert not GO_ON.findall(rest.err)
+    assert "there is no other way to go on with it here: ask again" in rest.err
 
 
 def test_what_a_pipe_has_is_not_made_void(sim, run, ask, path):
