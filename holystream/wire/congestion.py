@@ -156,7 +156,7 @@ class Congestion:
         if self.leader is not None:
             turn.waits = True
             self._line.append(turn)
-            self._wait_in_line(turn, min(longest, PATIENCE), sleep)
+            self._wait_in_line(turn, longest, sleep)
         if self.leader is None:
             self.leader = turn
         left = due - self._clock()
@@ -173,11 +173,13 @@ class Congestion:
         sleep: Callable[[threading.Lock, float], bool],
     ) -> None:
         # Whoever put the baton down before we stood in line has not seen us.
-        leader = self.leader
-        if leader is None or sleep(turn.lock, seconds):
-            return
-        if self.leader is leader and self._clock() - leader.began >= PATIENCE:
-            self.leader = turn
+        while seconds > 0 and (leader := self.leader) not in {None, turn}:
+            if sleep(turn.lock, min(seconds, PATIENCE)):
+                return
+            seconds -= PATIENCE
+            # A line that moves is worth waiting for, however long it is.
+            if self.leader is leader and self._clock() - leader.began >= PATIENCE:
+                self.leader = turn
 
     def pass_on(self, turn: Turn) -> None:
         """Leave the line; if it has the baton, wake the next, or put it down."""

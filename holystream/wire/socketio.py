@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import socket
@@ -224,9 +225,8 @@ class GuardedSocketIO(socket.SocketIO):
         self._recv = sock.recv
         self._recv_into = sock.recv_into
         self._waits_itself = _KERNEL_WAITS and type(sock) is socket.socket
-        # How it waits at present: by a timeout of the socket's, where that is not
-        # negative, or of the kernel's.
-        self._seconds = -1.0
+        # How it waits at present: by a timeout of the socket's, or of the kernel's.
+        self._seconds = 0.0
         self._part = 0.0
         # What is left of a wait.
         self._left = 0.0
@@ -241,7 +241,6 @@ class GuardedSocketIO(socket.SocketIO):
             Fault: A clock ran out, or the attempt was stopped meanwhile.
         """
         started, clock = self._begin()
-        self._prepare()
         while True:
             try:
                 count = self._recv_into(buffer)
@@ -268,12 +267,10 @@ class GuardedSocketIO(socket.SocketIO):
         started, clock = self._begin()
         data = None
         if INTERPRETER.pause:
-            if amount <= WAITING_BYTES:
-                data = self._receive_in_turn(amount, started, clock)
+            data = self._receive_in_turn(amount, started, clock)
         elif started >= INTERPRETER.look_at:
             INTERPRETER.look()
         if data is None:
-            self._prepare()
             while True:
                 try:
                     data = self._recv(amount)
@@ -299,41 +296,70 @@ class GuardedSocketIO(socket.SocketIO):
             self._spared -= 1
             return None
         guard = self._guard
-        pause = min(self._ended + INTERPRETER.left() - started, self._left)
+        pause = self._ended + INTERPRETER.left() - started
+        if amount > WAITING_BYTES:
+            pause = 0.0  # the last read brought so much that there is more
         turn = Turn()
         try:
-            INTERPRETER.take_turn(turn, pause, self._left, guard.sleep_on)
-            return self._receive_at_once(amount)
-        except _NOTHING_THERE:
-            pass
+            INTERPRETER.take_turn(
+                turn, min(pause, self._left), self._left, guard.sleep_on
+            )
+            data = self._receive_at_once(amount)
         except OSError as error:
             raise self._failure(error, clock) from None
         finally:
             # Struck before it begins, it leaves the baton to whoever loses patience.
             INTERPRETER.pass_on(turn)
-        guard.check()
-        self._spared = SPARED
-        # What was waited in line is no time in which bytes came.
-        self._left -= guard.now() - started
-        if self._left <= 0:
-            raise guard.ran_out(clock)
-        return None
+        if data is None:
+            guard.check()
+            self._spared = SPARED
+            # What was waited in line is no time in which bytes came.
+            self._left -= guard.now() - started
+            if self._left <= 0:
+                raise guard.ran_out(clock)
+            self._wait_again()
+        return data
 
-    def _receive_at_once(self, amount: int) -> bytes:
-        """Receive what is there.
+    def _receive_at_once(self, amount: int) -> bytes | None:
+        """Receive what is there; None if that is nothing.
 
         Whoever has the baton must not wait for a server, nor for the rest of a record
         of TLS.
         """
         if self._part:
-            return self._recv(amount, socket.MSG_DONTWAIT)
-        if self._seconds:
-            self._socket.settimeout(0.0)
-            self._seconds = 0.0
-        return self._recv(amount)
+            try:
+                return self._recv(amount, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return None
+        self._seconds = 0.0
+        self._socket.settimeout(0.0)
+        found: list[bytes] = []
+        # TLS hands out one record at a time, which is one token.
+        while (left := amount - sum(map(len, found))) > 0:
+            try:
+                found.append(self._recv(left))
+            except _NOTHING_THERE:
+                break
+            except OSError as error:
+                if not found:
+                    raise
+                # A system tells it once, and would call it an end the next time.
+                self._recv = functools.partial(_raise, error)
+                break
+            if not found[-1]:
+                break
+        return b"".join(found) if found else None
+
+    def _wait_again(self) -> None:
+        """Have recv wait for what is left, after one that did not wait."""
+        if self._part:
+            self._wait_in_part()
+        else:
+            self._socket.settimeout(self._left)
+            self._seconds = self._left
 
     def _begin(self) -> tuple[float, Clock]:
-        """Begin a wait; return since when, and the clock that bounds it."""
+        """Prepare to wait; return since when, and the clock that bounds it."""
         guard = self._guard
         started = guard.now()
         if guard.reading_since is not None:
@@ -341,11 +367,6 @@ class GuardedSocketIO(socket.SocketIO):
             guard.clocks.spent(started - guard.reading_since)
         seconds, clock = guard.wait_from(started)
         self._left = seconds
-        return started, clock
-
-    def _prepare(self) -> None:
-        """Have the next recv wait for what is left."""
-        seconds = self._left
         # Python begins a recv anew after a signal, and the kernel's timeout with it: in
         # the main thread, which signals go to, a periodic one would make it endless.
         if (
@@ -358,6 +379,7 @@ class GuardedSocketIO(socket.SocketIO):
             self._socket.settimeout(seconds)
             self._seconds = seconds
             self._part = 0.0
+        return started, clock
 
     def _wait_in_part(self) -> None:
         """Have the kernel wait for what is left, or for a part of it."""
@@ -371,7 +393,7 @@ class GuardedSocketIO(socket.SocketIO):
                 struct.pack("@ll", int(whole), int(rest * 1e6)),
             )
             self._part = part
-            self._seconds = -1.0
+            self._seconds = 0.0
 
     def _wait_on(self, clock: Clock) -> None:
         """Wait for another part, if any is left."""
@@ -386,6 +408,10 @@ class GuardedSocketIO(socket.SocketIO):
         if isinstance(error, TimeoutError):
             return self._guard.ran_out(clock)
         return error
+
+
+def _raise(error: OSError, _amount: int, _flags: int = 0) -> bytes:
+    raise error
 
 
 class GuardedSocket:

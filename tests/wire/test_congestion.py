@@ -368,37 +368,53 @@ class TestALostBaton:
         assert time.now - lost.began == approx(rounds * 0.3)
         assert rounds == 4
 
-    def test_it_is_not_lost_where_it_went_on(self, congestion, time):
-        """Then the line is long; whoever has waited long enough goes without it."""
-        leader = take(congestion, time)
-        second = stand_in_line(congestion)
+    def test_a_line_that_moves_is_waited_in(self, congestion, time):
+        """However long it is, and nobody goes on without the baton."""
+        leaders = [take(congestion, time)]
+        leaders += [stand_in_line(congestion) for _ in range(5)]
+        begun = time.now
 
-        def sleep(_lock, seconds):
+        def sleep(lock, seconds):
             time.now += seconds
-            congestion.pass_on(leader)
-            return False
+            congestion.pass_on(leaders.pop(0))
+            return lock.acquire(blocking=False)
 
         turn = Turn()
         congestion.take_turn(turn, 0.0, FOREVER, sleep)
-        assert congestion.leader is second
-        congestion.pass_on(turn)
-        congestion.pass_on(second)
-        assert congestion.leader is None
+        assert congestion.leader is turn
+        assert time.now - begun == approx(6 * PATIENCE)
+
+    def test_who_has_no_time_left_leaves_the_line(self, congestion, time):
+        leaders = [take(congestion, time)]
+        leaders += [stand_in_line(congestion) for _ in range(5)]
+        begun = time.now
+
+        def sleep(_lock, seconds):
+            time.now += seconds
+            congestion.pass_on(leaders.pop(0))
+            return False
+
+        turn = Turn()
+        congestion.take_turn(turn, 0.0, 2.5 * PATIENCE, sleep)
+        assert congestion.leader is leaders[0]
+        assert time.now - begun == approx(2.5 * PATIENCE)
 
     def test_one_of_those_who_wait_takes_it(self, congestion, time):
         take(congestion, time)
         taken = []
 
-        def sleep(_lock, seconds):
+        def sleep(lock, seconds):
             # Meanwhile another one comes, and has the same patience.
             if not taken:
                 taken.append(take(congestion, time))
+            elif congestion.leader is taken[0]:
+                congestion.pass_on(taken[0])
             time.now += seconds
-            return False
+            return lock.acquire(blocking=False)
 
         turn = Turn()
         congestion.take_turn(turn, 0.0, FOREVER, sleep)
-        assert congestion.leader is taken[0]
+        assert congestion.leader is turn
 
 
 def pass_all_on(congestion):

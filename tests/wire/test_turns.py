@@ -399,11 +399,15 @@ class TestSlowStreams:
                 assert end.raw.receive(10) == b"token"
                 assert crowded.turns == turns
 
-    def test_who_reads_much_at_once_takes_none(self, crowded):
+    def test_who_reads_much_at_once_does_not_pause(self, crowded):
+        """There is more than it could take the last time."""
         with connected() as end:
             end.theirs.sendall(b"much")
-            assert end.raw.receive(65536) == b"much"
-        assert crowded.turns == 0
+            assert end.raw.receive(10) == b"much"
+            crowded.crowd(pause=1e6)
+            end.theirs.sendall(b"more")
+            assert end.raw.receive(65536) == b"more"
+        assert crowded.turns == 2
 
     def test_the_end_is_there(self, crowded):
         with connected() as end:
@@ -472,6 +476,50 @@ def test_the_rest_of_a_record_is_not_waited_for(crowded, tls_server, ca_file, la
         assert reader.ended() is None
         assert reader.result == b"three"
     assert crowded.leader is None
+
+
+@pytest.fixture
+def secured(tls_server, ca_file, monkeypatch):
+    """What reads one end of a TLS connection, and the other end."""
+    monkeypatch.setattr(socketio, "SPARED", 0)
+    context = ssl.create_default_context(cafile=ca_file)
+    with connected() as end, contextlib.ExitStack() as stack:
+        server = Reader(lambda: ByHand(end.theirs, tls_server))
+        ours = context.wrap_socket(end.ours, server_hostname="127.0.0.1")
+        stack.enter_context(ours)
+        assert server.ended() is None
+        raw = stack.enter_context(contextlib.closing(GuardedSocketIO(ours, end.guard)))
+        yield SimpleNamespace(raw=raw, theirs=server.result, plain=end.theirs)
+
+
+class TestRecords:
+    """A turn takes all records that are there, or many tokens would need many."""
+
+    def test_as_many_as_fit(self, secured):
+        secured.theirs.sendall(b"one")
+        assert secured.raw.receive(10) == b"one"
+        secured.plain.sendall(b"".join(map(secured.theirs.record, [b"two", b"three"])))
+        assert secured.raw.receive(10) == b"twothree"
+        secured.plain.sendall(b"".join(map(secured.theirs.record, [b"four", b"five"])))
+        assert secured.raw.receive(6) == b"fourfi"
+        assert secured.raw.receive(6) == b"ve"
+
+    def test_the_end_behind_them(self, secured):
+        secured.theirs.sendall(b"all")
+        secured.plain.shutdown(socket.SHUT_WR)
+        until(lambda: secured.raw.receive(10) == b"all")
+        assert secured.raw.receive(10) == b""
+        assert secured.raw.receive(10) == b""
+
+    def test_an_error_behind_them(self, secured):
+        """It is told by the next read: the text before it is text."""
+        secured.theirs.sendall(b"one")
+        assert secured.raw.receive(10) == b"one"
+        secured.plain.sendall(secured.theirs.record(b"text") + b"no record of TLS")
+        assert secured.raw.receive(10) == b"text"
+        for _ in range(2):
+            with pytest.raises(ssl.SSLError):
+                secured.raw.receive(10)
 
 
 @pytest.mark.usefixtures("endless_patience")
