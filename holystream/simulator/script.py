@@ -19,10 +19,12 @@ behind the end is never reached. Seconds are floats.
 `Script.parse("cut_at=120; cut=rst")` reads what `str(script)` writes.
 """
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
+from types import NoneType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from holystream.simulator import notation
@@ -88,6 +90,30 @@ _RANGES: Mapping[str, _Range] = {
     **dict.fromkeys(("drip", "drip_headers"), _pair),
     "status": range(200, 1000).__contains__,
 }
+
+
+_BODY = (Mapping, bytes)
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "error": ((*_BODY, NoneType), "a mapping or bytes, as b'busy' for text"),
+    "error_event": ((*_BODY, str), "a name, a mapping or bytes"),
+    "headers": ((Mapping,), "a mapping"),
+    **dict.fromkeys(
+        ("content_type", "redirect", "finish_reason"), ((str, NoneType), "a str")
+    ),
+    **dict.fromkeys(("ping_text", "preamble"), ((str,), "a str")),
+}
+
+
+def _check_kind(name: str, value: object) -> None:
+    """Refuse what only the thread that answers would stumble over."""
+    kinds, wanted = _KINDS[name]
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+    if name != "headers" and isinstance(value, Mapping):
+        try:
+            json.dumps(dict(value))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} holds what JSON cannot") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,6 +253,8 @@ class Script:
 
     def __post_init__(self) -> None:
         """Refuse what could only surprise later."""
+        for name in _KINDS:
+            _check_kind(name, getattr(self, name))
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 words = ", ".join(repr(word) for word in known)

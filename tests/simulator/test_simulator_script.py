@@ -1,5 +1,6 @@
 """Scripts: what they refuse, and their text form."""
 
+import re
 import threading
 from dataclasses import fields
 
@@ -133,6 +134,29 @@ def test_the_header_does_what_the_script_does(sim):
 def test_a_value_of_another_type_is_named(name):
     with pytest.raises(TypeError, match=f"^{name} must be a number.*, not '2'$"):
         Script(**{name: "2"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("error", "text", "must be a mapping or bytes, as b'busy' for text, not str"),
+        ("error", ["a"], "must be a mapping or bytes, as b'busy' for text, not list"),
+        ("error", {"a": object()}, "holds what JSON cannot"),
+        ("error_event", None, "must be a name, a mapping or bytes, not NoneType"),
+        ("error_event", 5, "must be a name, a mapping or bytes, not int"),
+        ("error_event", {"a": {1}}, "holds what JSON cannot"),
+        ("headers", [("a", "b")], "must be a mapping, not list"),
+        ("headers", None, "must be a mapping, not NoneType"),
+        ("content_type", b"text/html", "must be a str, not bytes"),
+        ("redirect", 5, "must be a str, not int"),
+        ("finish_reason", 5, "must be a str, not int"),
+        ("ping_text", None, "must be a str, not NoneType"),
+        ("preamble", b"Sure", "must be a str, not bytes"),
+    ],
+)
+def test_a_text_or_a_body_of_another_type_is_named(name, value, complaint):
+    with pytest.raises(TypeError, match=f"^{name} {re.escape(complaint)}$"):
+        Script(**{name: value})
 
 
 def test_what_is_played_must_be_a_script():
