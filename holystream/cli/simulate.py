@@ -6,6 +6,7 @@ SIGTERM, with status 0. The faults are those of `holystream.simulator.Script`.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -143,7 +144,11 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return DONE
     except OSError as error:
-        say(f"error: cannot listen on {options.host}:{options.port}: {error.strerror}")
+        # Python may add the address, which is named already.
+        why = (error.strerror or str(error)).partition(" (while ")[0]
+        taken = error.errno == errno.EADDRINUSE
+        next_step = "; --port 0 takes a free one" if taken else ""
+        say(f"error: cannot listen on {options.host}:{options.port}: {why}{next_step}")
         return FAILED
     return DONE
 

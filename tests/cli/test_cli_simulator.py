@@ -103,7 +103,18 @@ def test_a_port_that_is_taken_is_named(run):
         port = taken.getsockname()[1]
         result = run("simulator", "--port", str(port))
     assert result.status == 1
-    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.err
+    assert result.err == (
+        f"holystream: error: cannot listen on 127.0.0.1:{port}: Address already in "
+        "use; --port 0 takes a free one\n"
+    )
+
+
+def test_a_host_that_is_elsewhere_is_named(run):
+    result = run("simulator", "--host", "192.0.2.1")
+    assert result.status == 1
+    assert "cannot listen on 192.0.2.1:0: " in result.err
+    assert result.err.count("192.0.2.1") == 1
+    assert "--port 0" not in result.err
 
 
 def test_the_help_lists_every_fault_there_is(run):
