@@ -120,7 +120,7 @@ class Builder:
             telemetry=telemetry,
             pool=pool,
             transport=HttpTransport(
-                connections=pool.limit, user_agent=_user_agent(), verify=verify
+                connections=pool.limit, user_agent=user_agent(), verify=verify
             ),
             time=time,
             abandoned=collections.deque(),
@@ -304,7 +304,11 @@ class Builder:
 
 
 @functools.cache
-def _user_agent() -> str:
+def user_agent() -> str:
+    """Return the ``User-Agent`` header; what was not installed has no version."""
     from importlib import metadata  # noqa: PLC0415 - slow to import, wanted only here
 
-    return f"holystream/{metadata.version('holystream')}"
+    try:
+        return f"holystream/{metadata.version('holystream')}"
+    except metadata.PackageNotFoundError:
+        return "holystream"

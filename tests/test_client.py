@@ -27,6 +27,7 @@ from holystream import (
     StreamState,
     Timeouts,
 )
+from holystream.building import user_agent
 from holystream.simulator import Script, Simulator
 
 KEY = "sk-0123456789abcdef"
@@ -350,6 +351,21 @@ class TestWhatIsSent:
         body = self.sent(simulator, client, temperature=0, extra_body=extra).json
         assert (body["top_k"], body["temperature"]) == (5, 1)
         assert "stream_options" not in body
+
+    def test_a_copy_that_was_not_installed_sends_no_version(
+        self, simulator, monkeypatch
+    ):
+        def version(name):
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        user_agent.cache_clear()
+        monkeypatch.setattr(importlib.metadata, "version", version)
+        try:
+            with at(simulator) as client:
+                headers = self.sent(simulator, client).headers
+        finally:
+            user_agent.cache_clear()
+        assert headers["user-agent"] == "holystream"
 
     def test_the_headers(self, simulator, client):
         headers = self.sent(simulator, client, extra_headers={"X-Trace": "7"}).headers

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from holystream.building import user_agent
 from holystream.clocks import Deadline, ReadClocks, Timeouts
 from holystream.providers.registry import provider
 from holystream.resilience.redact import fit_for_a_message, one_line_each
@@ -109,7 +110,7 @@ class Case:
         self.key: APIKey | None = None
         self.base_url = ""
         self.addresses: list[tuple[Any, Any, int, str, Any]] = []
-        self._transport = HttpTransport(connections=2, user_agent=_user_agent())
+        self._transport = HttpTransport(connections=2, user_agent=user_agent())
 
     def close(self) -> None:
         """Close the connections."""
@@ -251,12 +252,3 @@ def _variable_of(value: str | None, *names: str) -> str:
         (name for name in names if value and os.environ.get(name) == value),
         "the system's settings",
     )
-
-
-def _user_agent() -> str:
-    from importlib import metadata  # noqa: PLC0415 - slow to import
-
-    try:
-        return f"holystream/{metadata.version('holystream')}"
-    except metadata.PackageNotFoundError:
-        return "holystream"
