@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import math
 from typing import TYPE_CHECKING, Self
 
 from holystream.arguments import (
@@ -71,7 +72,7 @@ class ClientMetrics:
         return (
             f"<ClientMetrics: {self.streams.summary}; "
             f"{pool.in_use} of {pool.limit} permits in use, {pool.queued} waiting; "
-            f"breakers: {endpoints}; {self.budget.balance:g} retries to spend>"
+            f"breakers: {endpoints}; {_retries(self.budget.balance)} to spend>"
         )
 
 
@@ -301,6 +302,14 @@ class Builder:
             claim=claim,
             before=before,
         )
+
+
+def _retries(balance: float) -> str:
+    """Say how many retries a balance is: a part of one cannot be spent."""
+    if balance == math.inf:
+        return "any number of retries"
+    whole = math.floor(balance)
+    return "1 retry" if whole == 1 else f"{whole} retries"
 
 
 @functools.cache

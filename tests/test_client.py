@@ -450,6 +450,27 @@ class TestOptions:
                 client.stream("Hello").open()
             assert client.metrics().budget == spent.statistics()
 
+    @pytest.mark.parametrize(
+        ("floor", "left"),
+        [
+            (0.18, "1 retry to spend"),
+            (0.28, "2 retries to spend"),
+            (math.inf, "any number of retries to spend"),
+        ],
+    )
+    def test_how_things_stand_is_told_in_whole_numbers(self, simulator, floor, left):
+        budget = RetryBudget(ratio=0, floor=floor)
+        with at(simulator, retry_budget=budget) as client:
+            for _ in range(2):
+                simulator.play(Script(status=400))
+                with pytest.raises(HolystreamError):
+                    client.stream("Hello").open()
+            told = repr(client.metrics())
+        assert told.startswith(
+            "<ClientMetrics: 2 streams opened, 2 ended (2 errors), 0 reconnects; "
+        )
+        assert told.endswith(f"; {left}>")
+
     @pytest.mark.parametrize("option", ["pool", "retry_budget"])
     def test_another_pool_or_budget_has_to_be_one(self, client, option):
         with pytest.raises(ConfigurationError, match=f"{option}= takes a"):

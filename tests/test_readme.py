@@ -184,7 +184,7 @@ def test_how_it_stands(reader, capsys):
         stream.open()
         _run(code, reader)
     metrics, holder = capsys.readouterr().out.splitlines()
-    assert metrics.startswith("<ClientMetrics: 1 streams opened, 0 ended")
+    assert metrics.startswith("<ClientMetrics: 1 stream opened, 0 ended")
     assert holder.startswith("stream left-open for ")
 
 

@@ -142,12 +142,15 @@ class Numbers:
     def summary(self) -> str:
         """Its most important numbers, for a person: the fields have all of them."""
         ended = ", ".join(
-            f"{number} {outcome}" for outcome, number in self.streams.items() if number
+            # The other outcomes are said of one stream as of many.
+            f"{number} {outcome}{_s(number) if outcome == 'error' else ''}"
+            for outcome, number in self.streams.items()
+            if number
         )
         return (
-            f"{self.opened} streams opened, {self.ended} ended"
+            f"{self.opened} stream{_s(self.opened)} opened, {self.ended} ended"
             + (f" ({ended})" if ended else "")
-            + f", {self.reconnects} reconnects"
+            + f", {self.reconnects} reconnect{_s(self.reconnects)}"
         )
 
     def __repr__(self) -> str:
@@ -173,3 +176,8 @@ class Metrics(Numbers):
     def active(self) -> int:
         """Streams that are open."""
         return sum(self.active_by_model.values())
+
+
+def _s(number: int) -> str:
+    """Return the ending of a noun of which there are so many."""
+    return "" if number == 1 else "s"
