@@ -21,7 +21,6 @@ only if it is free. Whoever has held it looks what came meanwhile, before it lea
 from __future__ import annotations
 
 import threading
-import types
 import weakref
 from typing import TYPE_CHECKING, Final
 
@@ -254,7 +253,7 @@ class Grants:
                     limit=self.limit,
                     in_use=self.in_use,
                     queued=lanes.queued,
-                    queued_by_priority=types.MappingProxyType(lanes.lengths()),
+                    queued_by_priority=lanes.lengths(),
                     max_queue=max_queue,
                     oldest=max(0.0, now - min(starts)) if starts else None,
                     granted=self._common.uses + self._reserved.uses,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from holystream.clocks import check_seconds
 from holystream.errors import (
+    ConfigurationError,
     InvalidRequest,
     QueueFull,
     QueueTimeout,
@@ -117,6 +118,11 @@ class PrioritySemaphore:
         check_seconds(timeout, "the pool's timeout")
         check_share(jitter, "the pool's jitter")
         check_share(reserve, "the pool's reserve")
+        if on_backpressure is not None and not callable(on_backpressure):
+            raise ConfigurationError(
+                "the pool's on_backpressure must be called with True or False, and "
+                f"{type(on_backpressure).__name__} cannot be called"
+            )
         self._limit = limit
         self._max_queue = max_queue
         self._timeout = timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from holystream.resilience.granting import Grants
     from holystream.resilience.lanes import Waiter
 
+_OURS: Final = f"{__name__.partition('.')[0]}."
 PATIENCE: Final = 1.0
 """Seconds of waiting after which it is found out if a thread waits for itself."""
 
@@ -76,5 +78,13 @@ def _suspect(grants: Grants, waiter: Waiter) -> None:
             "waits for itself. Close one stream before you open the next, or allow "
             "more connections.",
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=_caller(),
         )
+
+
+def _caller() -> int:
+    """Return the ``stacklevel`` of the first frame that is not holystream's."""
+    frame, level = sys._getframe(1), 1  # noqa: SLF001 - as the warnings module does
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_OURS):
+        frame, level = frame.f_back, level + 1
+    return level

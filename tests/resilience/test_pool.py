@@ -116,6 +116,7 @@ class TestCounting:
             ({"limit": 2.0}, "limit must be a whole number"),
             ({"limit": 1, "max_queue": -1}, "max_queue must be a whole number"),
             ({"limit": 1, "timeout": 0}, "timeout must be a positive"),
+            ({"limit": 1, "on_backpressure": "log"}, "str cannot be called"),
         ],
     )
     def test_a_wrong_setting_is_named(self, options, complaint):

@@ -8,8 +8,10 @@ import warnings
 import weakref
 
 import pytest
+from loopback import client_for
 from pool_callers import FAR, Acquirer, Holder, Returner, acquired_elsewhere, in_use
 
+from holystream import Timeouts
 from holystream.errors import QueueTimeout, StreamCancelled
 from holystream.resilience import waiting
 from holystream.resilience.lanes import Lanes, Waiter
@@ -207,6 +209,17 @@ class TestSelfDeadlock:
         with pytest.raises(QueueTimeout):
             pool.acquire(timeout=0.002)
         del permits
+
+    def test_the_warning_points_at_the_line_of_the_caller(self):
+        """However deep in holystream the permit was asked for."""
+        with (
+            client_for("http://127.0.0.1:1/v1", pool=PrioritySemaphore(1)) as client,
+            client.pool.acquire(),
+            pytest.warns(RuntimeWarning) as all_,
+            pytest.raises(QueueTimeout),
+        ):
+            client.complete("x", timeout=Timeouts(queue=0.01))
+        assert all_[0].filename == __file__
 
     def test_whoever_waits_for_others_is_not(self):
         pool = PrioritySemaphore(1)

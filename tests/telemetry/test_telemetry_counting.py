@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import gc
 import itertools
+import json
 import os
 import pickle
 import signal
@@ -12,6 +14,7 @@ import threading
 import traceback
 import weakref
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 from made_records import attempt, failed, notes, stream, tell
@@ -378,3 +381,12 @@ def test_nobody_keeps_it_alive():
     gone = weakref.ref(Telemetry())
     gc.collect()
     assert gone() is None
+
+
+def test_a_snapshot_can_be_sent_to_a_status_page(client):
+    client.complete("echo:Hello")
+    found = client.metrics()
+    assert pickle.loads(pickle.dumps(found)) == found
+    told = json.loads(msgspec.json.encode(found.pool))
+    assert told["queued_by_priority"]["high"] == 0
+    assert dataclasses.asdict(found)["pool"] == told
