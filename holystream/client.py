@@ -364,9 +364,9 @@ class Client:
                 with the number of items that have an answer, of those that failed, and
                 of all, or None where ``prompts`` has no length.
             progress: Show a bar on stderr, by rich or tqdm where one is installed.
-            map_id: Your own id: item 7 is stream ``map_id.7``. With a journal, a map
-                that was interrupted goes on by the same id, prompts and options. Up to
-                115 letters, digits and ``._:-``.
+            map_id: Your own id, with a journal only: item 7 is stream ``map_id.7``, and
+                a map that was interrupted goes on by the same id, prompts and options.
+                Up to 115 letters, digits and ``._:-``.
             options: All else that `stream` takes, for every item.
 
         Raises:

@@ -84,6 +84,11 @@ def mapped(
         map_id = uuid.uuid4().hex
     else:
         _check_map_id(map_id)
+        if settings.journal is None and options.get("journal") is None:
+            raise InvalidRequest(
+                "map_id needs a journal: without one nothing is recorded by that id, "
+                "and no other process can go on with the map; give journal= too"
+            )
     beginner = Beginner(
         client=client,
         settings=settings,

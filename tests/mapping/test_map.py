@@ -16,6 +16,7 @@ from holystream import (
     InvalidRequest,
     MapItem,
     MapResult,
+    MemoryJournal,
     PrioritySemaphore,
     QueueTimeout,
     StreamInterrupted,
@@ -266,7 +267,9 @@ def test_a_progress_callback_cannot_end_the_results_unseen(client):
 
 
 def test_the_streams_have_ids_of_the_map(client):
-    mapped = client.map(echoes(range(3)), order="input", map_id="mine")
+    journal = MemoryJournal()
+    named = {"map_id": "mine", "journal": journal}
+    mapped = client.map(echoes(range(3)), order="input", **named)
     assert [one.completion.stream_id for one in mapped] == [
         "mine.0",
         "mine.1",
@@ -274,6 +277,15 @@ def test_the_streams_have_ids_of_the_map(client):
     ]
     with client.map(["echo:a"]) as mapped:
         assert next(mapped).completion.stream_id == f"{mapped.map_id}.0"
+    journal.close()
+
+
+def test_an_id_without_a_journal_is_refused_before_a_prompt_is_taken(sim, client):
+    prompts = iter(echoes(range(3)))
+    with pytest.raises(InvalidRequest, match=r"map_id needs a journal: .*journal="):
+        client.map(prompts, map_id="mine")
+    assert next(prompts) == "echo:0"
+    assert sim.connections == 0
 
 
 def test_a_batch_is_served_behind_everybody_else(client, gate):
@@ -401,7 +413,10 @@ def test_there_is_no_other_argument(client):
 
 
 def test_the_longest_id_is_one(client):
-    assert [one.ok for one in client.map(["echo:a"], map_id="m" * 115)] == [True]
+    journal = MemoryJournal()
+    mapped = client.map(["echo:a"], map_id="m" * 115, journal=journal)
+    assert [one.ok for one in mapped] == [True]
+    journal.close()
 
 
 def test_options_are_the_arguments_of_a_stream():
