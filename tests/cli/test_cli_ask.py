@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from holystream import errors
+from holystream import Client, errors
 from holystream.cli.exits import exit_status, reworded, table
 from holystream.simulator import Script
 
@@ -481,6 +481,29 @@ def test_a_terminal_sees_the_answer_begin_anew(sim, start, ask):
     assert first.startswith(void)
     assert anew.startswith(second)
     assert "guarantee RESTARTED" in anew
+
+
+def test_a_terminal_is_told_of_a_restart_where_a_turn_was_allowed(sim, start, tmp_path):
+    sim.play(Script(cut_at=6000, cut="rst", pace=0.001))
+    path = str(tmp_path / "streams.db")
+    host = {"base_url": sim.base_url, "model": "m", "journal": path}
+    with Client("sk-4711-do-not-show-me", **host) as client:
+        stream = client.stream(
+            QUESTION,
+            stream_id="a",
+            resume=["stitch"],
+            response_format={"type": "json_object"},
+        )
+        with pytest.raises(errors.StreamInterrupted), stream:
+            stream.until_done()
+    words = ("resume", "a", "--journal", path, "--base-url", sim.base_url)
+    status, shown = on_a_terminal(start, words)
+    assert status == 1
+    assert " --resume stitch,restart " in shown
+    assert "the text above becomes void" in shown
+    status, shown = on_a_terminal(start, (*words, "--resume", "stitch,restart"))
+    assert status == 0
+    assert "guarantee RESTARTED" in shown
 
 
 def test_asking_does_not_load_the_simulator():
