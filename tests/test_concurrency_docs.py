@@ -17,6 +17,7 @@ from loopback import KEY, SOON, client_for
 from werkzeug.test import Client as Viewer
 
 from holystream import PrioritySemaphore, Timeouts
+from holystream.simulator import Script
 
 TEXT = (Path(__file__).parents[1] / "docs" / "concurrency.md").read_text("utf-8")
 FILES = dict(re.findall(r"```python\n# (\w[\w.]*)\.py\n(.*?)```", TEXT, re.DOTALL))
@@ -80,6 +81,19 @@ def test_who_finds_no_room_in_the_queue_is_told_so(simulator, viewer_of):
             assert ask(viewer)[:2] == (503, "5")
             assert pool.statistics().refused == 1
         assert ask(viewer) == (200, None, "Hello")
+
+
+def test_who_comes_while_the_provider_asks_for_quiet_is_told_how_long(
+    simulator, viewer_of
+):
+    simulator.play(Script(status=429, headers={"Retry-After": "90"}))
+    with client_for(simulator.base_url, pool=PrioritySemaphore(1)) as client:
+        assert ask(viewer_of(client))[:2] == (503, "90")
+
+
+def test_the_servers_on_the_way_are_told_to_hold_nothing_back(client, viewer_of):
+    with viewer_of(client).get("/ask", query_string={"q": "echo:Hello"}) as response:
+        assert response.headers["X-Accel-Buffering"] == "no"
 
 
 @pytest.mark.parametrize("workers", [None, 4])
