@@ -11,7 +11,13 @@ import math
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
-from holystream.errors import JournalError, StreamCancelled, StreamClosed, Verdict
+from holystream.errors import (
+    JournalError,
+    RateLimited,
+    StreamCancelled,
+    StreamClosed,
+    Verdict,
+)
 from holystream.events import Waiting
 from holystream.resilience.budget import SPENT
 from holystream.resilience.health import (
@@ -85,6 +91,8 @@ class Attempts:
             exchange.others_free_in = lambda than: router.free_in(
                 than, model=model, avoid=unfit
             )
+        # The next attempt was decided on, and the budget could not pay for it.
+        self._owes = False
         self._verdict: Verdict | None = None
         # What was not told yet of the stream and of its attempt. Whoever tells may be
         # struck by a signal at any moment, and the next one goes on.
@@ -124,11 +132,31 @@ class Attempts:
 
         Raises:
             CircuitOpen: All breakers are open.
+            RateLimited: The stream is patient, and it is too soon.
         """
+        self._check_quiet()
         model, under_way = self._model, self._insists
         if self._router.retry_after(model=model, under_way=under_way) != 0.0:
             # It finds the words; nobody is willing, so nobody is picked.
             self._router.pick(model=model, under_way=under_way).release()
+
+    def _check_quiet(self) -> None:
+        """Send nothing of a patient stream where nobody wants it yet."""
+        if not self._exchange.patient:
+            return
+        if self._owes:
+            self._owes = not self._budget.try_spend()
+        if self._owes:
+            raise RateLimited(SPENT)
+        seconds = self._router.quiet_in(model=self._model)
+        if seconds > 0:
+            many = len(self._router.endpoints) > 1
+            error = RateLimited(
+                f"{'every endpoint' if many else 'the endpoint'} asked for quiet, for "
+                f"{seconds:.3g} s more"
+            )
+            error.retry_after = seconds
+            raise error
 
     def choose(self, queued: float) -> None:
         """Pick the endpoint of the next attempt.
@@ -138,11 +166,17 @@ class Attempts:
 
         Raises:
             CircuitOpen: All breakers are open.
+            RateLimited: The stream is patient, and it is too soon.
         """
+        # Somebody may have been told so while this one waited for its permit.
+        self._check_quiet()
         exchange, router = self._exchange, self._router
         before = exchange.endpoint
         avoid = set(self._failed_at)
-        waited_for = {name for name in avoid if self._failed_at[name]}
+        # To be failed at again is no worse than to ask who wants quiet.
+        waited_for = {
+            name for name in avoid if exchange.patient or self._failed_at[name]
+        }
         sticks = exchange.keeps and self._verdict not in (
             Verdict.NOT_SENT,
             Verdict.NO_ANSWER,
@@ -222,7 +256,8 @@ class Attempts:
         if exchange.error is error and self._may_leave(error):
             events += exchange.elsewhere()
         if exchange.wait is not None:
-            if self._budget.try_spend():
+            self._owes = not (exchange.bidden or self._budget.try_spend())
+            if not self._owes or self._may_owe(error):
                 self._waited = exchange.wait.delay
                 self._strategies.append(exchange.strategy or "retry")
             else:
@@ -277,6 +312,10 @@ class Attempts:
         self._assignment = None
         self._tell_attempt("abandoned", None, now)
         self._tell_stream("abandoned", None, now)
+
+    def _may_owe(self, error: StreamError) -> bool:
+        """Whether the next attempt waits until the budget can pay for it."""
+        return self._exchange.patient and asks_to_wait(error) and self._budget.refills
 
     def _may_leave(self, error: StreamError) -> bool:
         """Whether an error is final at its endpoint alone, and there is another one."""

@@ -22,6 +22,7 @@ from holystream.errors import (
     Phase,
     PoolError,
     QueueTimeout,
+    RateLimited,
     StreamCancelled,
     StreamClosed,
     StreamError,
@@ -285,7 +286,7 @@ class Driver(Generic[Message, Event]):
             if queued is None:
                 return self._failed(Fault(FaultKind.DEADLINE, Phase.CONNECT))
             self._attempts.choose(queued)
-        except CircuitOpen as error:
+        except (CircuitOpen, RateLimited) as error:
             return self._shut_out(error)
         if exchange.error is not None:
             # The endpoint that kept the rest of the answer is out.
@@ -339,8 +340,8 @@ class Driver(Generic[Message, Event]):
             raise self._exchange.describe(error) from None
         return self._now() - began
 
-    def _shut_out(self, error: CircuitOpen) -> list[Event]:
-        """Find out what follows where no endpoint takes the attempt."""
+    def _shut_out(self, error: CircuitOpen | RateLimited) -> list[Event]:
+        """Find out what follows where no endpoint takes the attempt, or none yet."""
         now = self._now()
         events = self._exchange.shut_out(error, now)
         self._let_go()

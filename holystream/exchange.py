@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 import uuid
 from typing import TYPE_CHECKING
 
 from holystream.clocks import Deadline, ReadClocks, Timeouts
-from holystream.errors import Phase, StreamError, Verdict
+from holystream.errors import Phase, RateLimited, StreamError, Verdict
 from holystream.events import (
     CONTENT,
     Completion,
@@ -33,6 +34,8 @@ from holystream.events import (
     Waiting,
 )
 from holystream.resilience.classify import error_from
+from holystream.resilience.health import THROTTLED_REST
+from holystream.resilience.progress import HINT_SPREAD, hint_spread
 from holystream.resilience.redact import fit_for_an_id
 from holystream.resilience.retry import GiveUp, Wait
 from holystream.resume import SeamMismatch
@@ -45,11 +48,11 @@ from holystream.transcript import Transcript
 from holystream.wire.faults import Fault, FaultKind
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Mapping, Sequence
 
     from holystream.events import StreamEvent
     from holystream.providers.base import ChatRequest, Decoder, Provider
+    from holystream.resilience.progress import Reason
     from holystream.resilience.retry import RetryPolicy
     from holystream.resume import ResumeStrategy
     from holystream.wire.sse import ServerSentEvent
@@ -72,8 +75,10 @@ class Exchange:
         failure: The fault that the last batch brought, to be passed to `fault`.
         folds: Reads whose content is in the transcript.
         wait: What to wait for before the next attempt.
-        patient: It waits for a breaker, as far as its deadline allows, instead of being
-            sent away: nobody waits for it alone.
+        patient: It waits for a breaker and for whoever asks for quiet, as far as its
+            deadline allows, instead of being sent away: nobody waits for it alone.
+        bidden: It is patient, and the last attempt that failed was told when to come
+            back: the next one is none against the policy or the budget.
         others_free_in: Tells in how many seconds an endpoint other than that of a name
             would take an attempt.
         next_request: What the present attempt asks for.
@@ -112,6 +117,7 @@ class Exchange:
         self.error: StreamError | None = None
         self.wait: Wait | None = None
         self.patient = patient
+        self.bidden = False
         self.others_free_in: Callable[[str], float] = lambda _: math.inf
         self.next_request = request
         self.request_id: str | None = None
@@ -120,7 +126,11 @@ class Exchange:
         self._timeouts = timeouts
         self._seconds = deadline
         self.deadline = Deadline()
+        # What a stream leaves a server for, if it may go elsewhere.
+        self._longest_hint = retry.retry_after_cap
         self._policy = retry
+        if patient:
+            self._policy = dataclasses.replace(retry, retry_after_cap=math.inf)
         self._rng = rng
         self._ways = tuple(dict.fromkeys(way.name for way in resume))
         # A stream's id may be used again; what a server keeps must have one name.
@@ -374,8 +384,14 @@ class Exchange:
         elsewhere = math.inf
         if error.retry_after is not None:
             elsewhere = self.others_free_in(self.endpoint)
+        self.bidden = self.patient and _bids(error)
         decision = self._progress.failed(
-            error, now, self.deadline, reused=fault.reused, elsewhere=elsewhere
+            error,
+            now,
+            self.deadline,
+            reused=fault.reused,
+            elsewhere=elsewhere,
+            bidden=self.bidden,
         )
         if isinstance(decision, GiveUp):
             self.error = self._given_up(error, decision.reason)
@@ -395,7 +411,7 @@ class Exchange:
         hint = error.retry_after
         if not self.keeps or hint is None or decision.delay >= hint:
             return decision
-        if hint <= self._policy.retry_after_cap and now + hint < self.deadline.at:
+        if hint <= self._longest_hint and now + hint < self.deadline.at:
             return dataclasses.replace(decision, delay=hint, reason="server hint")
         self.moved()
         return None if self.error is not None else decision
@@ -435,14 +451,20 @@ class Exchange:
         return [self._waiting(self.wait)]
 
     def shut_out(self, error: StreamError, now: float) -> list[StreamEvent]:
-        """Take note that no endpoint takes the attempt; decide what follows."""
+        """Take note that no endpoint takes the attempt, or none yet; decide on."""
         self.describe(error)
         error.__cause__ = self.fault_error
         if not self.attempts:
             error.args = (f"{sentence(error.message)} Nothing was sent.",)
         held = self.wait is not None and self.wait.attempts_left is not None
-        if self.patient and error.retry_after is not None and not held:
-            decision = self._asking_again(error.retry_after, now)
+        if isinstance(error, RateLimited):
+            # None but a patient one is told so.
+            decision = self._keeping_quiet(error.retry_after, now)
+        elif self.patient and error.retry_after is not None and not held:
+            # Others may close it early.
+            decision = self._asking_again(
+                min(error.retry_after, _ASK_AGAIN), "circuit open", now
+            )
         elif self.transcript.delivered:
             decision = self._progress.failed(error, now, self.deadline)
         else:
@@ -454,15 +476,24 @@ class Exchange:
         self.wait = decision
         return [self._waiting(decision)]
 
-    def _asking_again(self, retry_after: float, now: float) -> Wait | GiveUp:
-        """Wait for the breaker without an attempt, which is none against the policy."""
+    def _keeping_quiet(self, seconds: float | None, now: float) -> Wait | GiveUp:
+        """Wait until an endpoint wants requests, or else for the retry budget."""
+        reason: Reason = "backoff" if seconds is None else "server hint"
+        seconds = THROTTLED_REST if seconds is None else seconds
+        # As with a hint: not all of them at the same instant.
+        share = 0.0 if self._policy.jitter is None else HINT_SPREAD
+        uniform = (self._rng or random).uniform
+        delay = seconds + uniform(0.0, hint_spread(seconds, share))
+        return self._asking_again(delay, reason, now)
+
+    def _asking_again(self, delay: float, reason: Reason, now: float) -> Wait | GiveUp:
+        """Wait without an attempt, which is none against the policy."""
         left = self.deadline.left(now)
         if left <= 0:
             return GiveUp(reason="the deadline passed")
         return Wait(
-            # Others may close it early.
-            delay=min(retry_after, _ASK_AGAIN, left),
-            reason="circuit open",
+            delay=min(delay, left),
+            reason=reason,
             attempt=self.attempts + 1,
             attempts_left=None,
         )
@@ -636,6 +667,16 @@ _ASK_AGAIN = 5.0
 
 _STOPPED = "stop"
 """The finish reason of an answer that a stop string ended at a seam."""
+
+
+def _bids(error: StreamError) -> bool:
+    """Whether a server refused a request for now, and said for how long."""
+    return (
+        error.retry_after is not None
+        and error.verdict in (Verdict.THROTTLED, Verdict.SERVER_ERROR)
+        # What broke an answer off has cost something.
+        and error.phase is not Phase.BODY
+    )
 
 
 def _content_events(events: Sequence[StreamEvent]) -> int:

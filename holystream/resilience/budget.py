@@ -127,6 +127,11 @@ class RetryBudget:
             self._advance(now)
             return self._balance()
 
+    @property
+    def refills(self) -> bool:
+        """Whether there will be a retry to spend by itself, be it spent as it may."""
+        return self._reserve >= 1.0
+
     def record_request(self) -> None:
         """Put in what one request earns: the first attempt of a stream."""
         now = self._clock()

@@ -137,6 +137,7 @@ class EndpointHealth:
         tried_at: The monotonic moment at which an attempt last ended without content.
         turn: When it was picked last, in the order of all picks.
         resting_until: The monotonic moment until which it goes last.
+        quiet_until: The one until which it asked for fewer requests.
         last_failure: How the last attempt that failed did, in a few words.
     """
 
@@ -149,6 +150,7 @@ class EndpointHealth:
         "in_flight",
         "last_failure",
         "picked",
+        "quiet_until",
         "resting_until",
         "tried_at",
         "turn",
@@ -171,6 +173,7 @@ class EndpointHealth:
         self.turn = turn
         self.tried_at = -math.inf
         self.resting_until = -math.inf
+        self.quiet_until = -math.inf
         self.last_failure = ""
         self._ttft: float | None = None
         self._measured_at = 0.0
@@ -215,11 +218,13 @@ class EndpointHealth:
             self._rest(REST, now)
         elif asks_to_wait(error):
             hint = error.retry_after
-            self._rest(THROTTLED_REST if hint is None else hint, now)
+            until = self._rest(THROTTLED_REST if hint is None else hint, now)
+            self.quiet_until = max(self.quiet_until, until)
 
-    def _rest(self, seconds: float, now: float) -> None:
+    def _rest(self, seconds: float, now: float) -> float:
         until = now + min(seconds, LONGEST_REST)
         self.resting_until = max(self.resting_until, until)
+        return until
 
     @property
     def standing(self) -> str:

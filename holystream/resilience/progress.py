@@ -94,7 +94,7 @@ class Wait:
         reason: What decided it.
         attempt: The number of the next attempt in the stream's life, from 2.
         attempts_left: Attempts that may follow it without progress, or None where a
-            custom ``stop`` decides.
+            custom ``stop`` decides, or where it is not counted.
     """
 
     delay: float
@@ -118,6 +118,7 @@ class RetryProgress:
     """The count of one stream's attempts. Not thread-safe: its driver's own."""
 
     __slots__ = (
+        "_bidden",
         "_connected_at",
         "_failures",
         "_first_token_timeouts",
@@ -137,13 +138,15 @@ class RetryProgress:
         # Made at the first failure: most streams never have one.
         self._state: _State | None = None
         self._failures = 0
+        # Attempts in a row that were answered by when to come back, and not counted.
+        self._bidden = 0
         self._first_token_timeouts = 0
         self._immediate: set[Verdict] = set()
         self._connected_at: float | None = None
 
     @property
     def failures(self) -> int:
-        """Attempts that failed in the stream's life."""
+        """Attempts that failed in the stream's life, of those that count."""
         return self._failures
 
     def connected(self, now: float) -> None:
@@ -155,6 +158,7 @@ class RetryProgress:
 
         Cheap enough to be called for every batch.
         """
+        self._bidden = 0
         state = self._state
         if state is None or state.attempt_number == 1:
             return
@@ -176,6 +180,7 @@ class RetryProgress:
         *,
         reused: bool = False,
         elsewhere: float = math.inf,
+        bidden: bool = False,
     ) -> Wait | GiveUp:
         """Decide what follows a failed attempt.
 
@@ -186,6 +191,8 @@ class RetryProgress:
             reused: The attempt's connection had served an earlier request.
             elsewhere: Seconds until another endpoint takes an attempt. The error's
                 hint binds who gave it, and the stream for no longer than that.
+            bidden: The server said when to come back, and the stream is patient: that
+                is no attempt against the policy.
 
         Raises:
             Exception: Whatever a custom strategy raises.
@@ -193,7 +200,10 @@ class RetryProgress:
         state = self._state
         if state is None:
             state = self._state = self._policy.state(self._start, self._uniform)
-        self._failures += 1
+        if bidden:
+            self._bidden += 1
+        else:
+            self._failures += 1
         self._connected_at = None
         if isinstance(error, FirstTokenTimeout):
             self._first_token_timeouts += 1
@@ -205,16 +215,47 @@ class RetryProgress:
         at_once = moves and not elsewhere
         state.record(error, now)
         try:
-            decision = self._decide(
-                state, error, now, deadline, reused=reused, at_once=at_once
-            )
+            if bidden:
+                decision = self._come_back(state, error, now, deadline, at_once=at_once)
+            else:
+                decision = self._decide(
+                    state, error, now, deadline, reused=reused, at_once=at_once
+                )
         finally:
             # The error's traceback holds the frames of the attempt: let go of it.
             state.outcome = None
         if isinstance(decision, Wait):
             state.idle_for += decision.delay
-            state.prepare_for_next_attempt()
+            if not bidden:
+                state.prepare_for_next_attempt()
         return decision
+
+    def _come_back(
+        self,
+        state: _State,
+        error: Exception,
+        now: float,
+        deadline: Deadline,
+        *,
+        at_once: bool,
+    ) -> Wait | GiveUp:
+        """Wait as the server asked; longer each time, for the hint may be next to 0."""
+        if refusal := self._refusal(state, error):
+            return GiveUp(reason=refusal)
+        counted, state.attempt_number = state.attempt_number, self._bidden
+        try:
+            first = at_once and self._bidden == 1
+            delay = 0.0 if first else float(self._policy.wait(state))
+        finally:
+            state.attempt_number = counted
+        if now + delay >= deadline.at:
+            return GiveUp(reason=_TOO_LATE)
+        return Wait(
+            delay=delay,
+            reason="immediate" if first else _reason(error, delay),
+            attempt=self._failures + 1,
+            attempts_left=None,
+        )
 
     def _decide(
         self,
@@ -237,7 +278,7 @@ class RetryProgress:
         if exhausted := self._exhausted(state):
             return GiveUp(reason=exhausted)
         if now + delay >= deadline.at:
-            return GiveUp(reason="the next attempt would begin after the deadline")
+            return GiveUp(reason=_TOO_LATE)
         if once:
             self._immediate.add(verdict_of(error))
         return Wait(
@@ -308,6 +349,9 @@ class RetryProgress:
         if policy.total_attempts is not None:
             left = min(left, policy.total_attempts - self._failures - 1)
         return left
+
+
+_TOO_LATE = "the next attempt would begin after the deadline"
 
 
 def _attempts(count: int) -> str:

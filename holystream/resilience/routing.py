@@ -250,6 +250,30 @@ class Router:
             return 0.0
         return min((wait for wait in waits if wait is not None), default=None)
 
+    def quiet_in(self, *, model: str | None = None) -> float:
+        """Return in how many seconds one is to be asked that did not ask for quiet.
+
+        0 where there is one now. What nobody may be sent to, or what cannot serve as it
+        is set up, does not count beside others.
+
+        Args:
+            model: The model that is needed; None for any.
+
+        Raises:
+            InvalidRequest: No endpoint has the model.
+        """
+        now = self._clock()
+        usable = self._usable(model, now)
+        willing = [each for each in usable if each.breaker.retry_after == 0.0]
+        return min(
+            (
+                max(0.0, health.quiet_until - now)
+                for health in willing or usable
+                if now < health.quiet_until or health.resting_until <= now
+            ),
+            default=0.0,
+        )
+
     def has_other(
         self, than: str, *, model: str | None = None, avoid: Collection[str] = ()
     ) -> bool:
