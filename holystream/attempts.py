@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from holystream.resilience.routing import Assignment, Router
     from holystream.telemetry import Due, Telemetry
     from holystream.wire.faults import Fault
+    from holystream.wire.guard import SocketGuard
     from holystream.wire.http import HttpConnection
-    from holystream.wire.socketio import SocketGuard
 
 _NOBODYS_FAULT: Final = frozenset(
     {FaultKind.SEAM_MISMATCH, FaultKind.NOT_CONTINUED, FaultKind.NO_DESCRIPTOR}

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from holystream.exchange import Exchange
     from holystream.providers.profile import Profile
     from holystream.resilience.endpoints import Endpoint
+    from holystream.wire.guard import SocketGuard
     from holystream.wire.http import HttpConnection, HttpTransport
-    from holystream.wire.socketio import SocketGuard
 
 
 class Connector:

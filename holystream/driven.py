@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from holystream.errors import StreamError
     from holystream.resilience.progress import Wait
     from holystream.wire.faults import Fault
-    from holystream.wire.socketio import SocketGuard
+    from holystream.wire.guard import SocketGuard
 
 Read_co = TypeVar("Read_co", covariant=True)
 Taken_contra = TypeVar("Taken_contra", contravariant=True)

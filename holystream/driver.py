@@ -31,7 +31,7 @@ from holystream.errors import (
 from holystream.events import Failed
 from holystream.gapless import keep
 from holystream.wire.faults import Fault, FaultKind
-from holystream.wire.socketio import SocketGuard
+from holystream.wire.guard import SocketGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from holystream.driven import StreamState
     from holystream.driver import Driver
     from holystream.feed import Feed, Notice
+    from holystream.wire.guard import SocketGuard
     from holystream.wire.http import HttpConnection, HttpTransport
     from holystream.wire.request import HttpRequest
-    from holystream.wire.socketio import SocketGuard
 
 
 class EventSource:

@@ -46,6 +46,7 @@ OURS = (
 )
 NEAR = (
     *OURS,
+    "holystream/wire/guard.py",
     "holystream/wire/socketio.py",
     "holystream/wire/shelf.py",
     "threading.py",

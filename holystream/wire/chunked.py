@@ -18,7 +18,7 @@ from holystream.errors import Phase
 from holystream.wire.socketio import GuardedSocket
 
 if TYPE_CHECKING:
-    from holystream.wire.socketio import SocketGuard
+    from holystream.wire.guard import SocketGuard
 
 READ_BYTES = 65536
 _MAX_LINE_BYTES = 65536

@@ -16,11 +16,11 @@ import urllib3.connectionpool
 
 from holystream.errors import Phase
 from holystream.wire.chunked import BulkHTTPResponse
+from holystream.wire.connecting import connect, resolve
 from holystream.wire.faults import Fault, FaultKind, in_handshake
 from holystream.wire.inherited import remember
 from holystream.wire.request import place
 from holystream.wire.shelf import Shelf
-from holystream.wire.socketio import connect, resolve
 
 if TYPE_CHECKING:
     import socket
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from urllib3.poolmanager import PoolManager, ProxyManager
 
-    from holystream.wire.socketio import SocketGuard
+    from holystream.wire.guard import SocketGuard
 
 current_guard: contextvars.ContextVar[SocketGuard] = contextvars.ContextVar("guard")
 

@@ -40,8 +40,8 @@ from holystream.wire.request import is_loopback, origin
 from holystream.wire.sse import EventParser, LineSafeRaw, ServerSentEvent
 
 if TYPE_CHECKING:
+    from holystream.wire.guard import SocketGuard
     from holystream.wire.request import HttpRequest
-    from holystream.wire.socketio import SocketGuard
 
 DRAIN_SECONDS = 0.25
 """How long a complete answer is read on, so that its connection can be re-used."""

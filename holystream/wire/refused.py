@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import requests
 
-    from holystream.wire.socketio import SocketGuard
+    from holystream.wire.guard import SocketGuard
 
 ERROR_BODY_BYTES = 65536
 """How much of an error body is read."""

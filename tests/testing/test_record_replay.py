@@ -39,9 +39,9 @@ from holystream.testing import record, replay
 from holystream.testing.discretion import Discretion
 from holystream.wire import observing
 from holystream.wire.faults import Fault, FaultKind
+from holystream.wire.guard import SocketGuard
 from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest
-from holystream.wire.socketio import SocketGuard
 
 KEY = "sk-secret-0123456789abcdef"
 PROMPT = "Tell nobody that the vault's number is 4711, and be brief about it."

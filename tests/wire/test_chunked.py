@@ -12,9 +12,9 @@ from lockstep import Lockstep, Reply
 from holystream.clocks import Deadline, ReadClocks, Timeouts
 from holystream.wire.chunked import BulkHTTPResponse, ChunkedDecoder
 from holystream.wire.faults import Fault, FaultKind
+from holystream.wire.guard import SocketGuard
 from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest
-from holystream.wire.socketio import SocketGuard
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

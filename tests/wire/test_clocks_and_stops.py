@@ -55,14 +55,15 @@ from holystream.exchange import Exchange
 from holystream.simulator import Script, Simulator
 from holystream.testing.sleepless import SleeplessClock
 from holystream.wire import (
+    connecting as wire_connecting,
     http as wire_http,
     observing as wire_observing,
     refused,
-    socketio,
 )
 from holystream.wire.connection import GuardedHTTPConnection, current_guard
 from holystream.wire.faults import Fault, FaultKind
-from holystream.wire.socketio import GuardedSocketIO, SocketGuard
+from holystream.wire.guard import SocketGuard
+from holystream.wire.socketio import GuardedSocketIO
 
 TEXT = "".join(f"{number} bottles of beer on the wall, " for number in range(40))
 SHORT = 0.3
@@ -507,7 +508,9 @@ class TestClocksRunOnlyInReads:
                 "",
                 listener.getsockname(),
             )
-            sock = socketio.connect([address] * 4, guard, source=None, options=[])
+            sock = wire_connecting.connect(
+                [address] * 4, guard, source=None, options=[]
+            )
             with sock:
                 assert sock.gettimeout() == 8
             guard.release()
@@ -1024,7 +1027,9 @@ class TestStoppingIsNeverMissed:
         with blackhole() as port:
             address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
             reader = Reader(
-                lambda: socketio.connect([address], guard, source=None, options=[])
+                lambda: wire_connecting.connect(
+                    [address], guard, source=None, options=[]
+                )
             )
             error = reader.ended()
             guard.release()

@@ -11,9 +11,9 @@ from lockstep import FRAMINGS, Lockstep, Reply, chat_events, lay_out
 from holystream import Client, Finished, TextDelta
 from holystream.clocks import Deadline, ReadClocks, Timeouts
 from holystream.wire.faults import Fault, FaultKind
+from holystream.wire.guard import SocketGuard
 from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest
-from holystream.wire.socketio import SocketGuard
 
 TEXTS = ["Hello", " 🚀", "\u2028", " naïve\n", "東京", " ", "end."]
 

@@ -12,9 +12,10 @@ from loopback import PATIENT, Reader, until
 
 from holystream.clocks import Deadline, ReadClocks, Timeouts
 from holystream.errors import Phase
-from holystream.wire import socketio
+from holystream.wire import connecting, socketio
 from holystream.wire.faults import Fault, FaultKind
-from holystream.wire.socketio import GuardedSocketIO, SocketGuard
+from holystream.wire.guard import SocketGuard
+from holystream.wire.socketio import GuardedSocketIO
 
 
 @pytest.fixture
@@ -55,21 +56,21 @@ def without_ipv6(monkeypatch):
             raise OSError(97, "Address family not supported by protocol")
         return real(family, *arguments, **options)
 
-    monkeypatch.setattr(socketio.socket, "socket", refuse)
+    monkeypatch.setattr(connecting.socket, "socket", refuse)
 
 
 @pytest.mark.usefixtures("without_ipv6")
 def test_an_address_family_that_is_missing_is_passed_over(guard):
     with socket.create_server(("127.0.0.1", 0)) as server:
         addresses = _addresses(server.getsockname()[1])
-        with socketio.connect(addresses, guard, source=None, options=[]) as sock:
+        with connecting.connect(addresses, guard, source=None, options=[]) as sock:
             assert sock.family == socket.AF_INET
 
 
 @pytest.mark.usefixtures("without_ipv6")
 def test_if_it_is_the_only_one_that_is_said(guard):
     with pytest.raises(Fault) as caught:
-        socketio.connect(_addresses(9)[:1], guard, source=None, options=[])
+        connecting.connect(_addresses(9)[:1], guard, source=None, options=[])
     assert caught.value.kind is FaultKind.REFUSED
     assert "family" in caught.value.detail
 

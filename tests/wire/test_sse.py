@@ -10,8 +10,8 @@ from naive_events import interpret
 
 from holystream.clocks import Deadline, ReadClocks, Timeouts
 from holystream.wire.faults import Fault, FaultKind
+from holystream.wire.guard import SocketGuard
 from holystream.wire.http import MAX_LINE_BYTES, HttpConnection
-from holystream.wire.socketio import SocketGuard
 from holystream.wire.sse import EventParser, LimitError, LineSplitter
 
 MEGABYTE = 1024 * 1024

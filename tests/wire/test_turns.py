@@ -32,7 +32,8 @@ from holystream.simulator import Script, Simulator
 from holystream.wire import congestion as congestion_module, socketio
 from holystream.wire.congestion import INTERPRETER, Congestion, Turn
 from holystream.wire.faults import Fault, FaultKind
-from holystream.wire.socketio import SPARED, GuardedSocketIO, SocketGuard
+from holystream.wire.guard import SocketGuard
+from holystream.wire.socketio import SPARED, GuardedSocketIO
 
 TEXT = "".join(f"{number} bottles of beer on the wall, " for number in range(40))
 
@@ -291,7 +292,7 @@ class TestStops:
     def test_struck_anywhere_others_go_on(self, crowded):
         count = 0
         with connected() as other:
-            for strike in moments(["congestion.py", "socketio.py"]):
+            for strike in moments(["congestion.py", "socketio.py", "guard.py"]):
                 with connected() as end:
                     end.theirs.sendall(b"token")
                     end.raw._ended = time.monotonic()

@@ -18,9 +18,9 @@ from holystream.clocks import Deadline, ReadClocks, Timeouts
 from holystream.providers.registry import provider
 from holystream.resilience.redact import fit_for_a_message, one_line_each
 from holystream.wire.faults import Answer, Fault
+from holystream.wire.guard import SocketGuard
 from holystream.wire.http import HttpTransport
 from holystream.wire.request import HttpRequest, origin, place
-from holystream.wire.socketio import SocketGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from holystream.cli.doctor.findings import Finding, fine, found
+from holystream.wire.connecting import connect, resolve
 from holystream.wire.faults import Fault, FaultKind
-from holystream.wire.socketio import connect, resolve
 
 if TYPE_CHECKING:
     from holystream.cli.doctor.case import Case
-    from holystream.wire.socketio import SocketGuard
+    from holystream.wire.guard import SocketGuard
 
 _SLOW: Final = 1.0
 """Seconds from which on a look-up is worth a warning."""

@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 from holystream.cli.doctor.certificate import Certificate, read_certificate
 from holystream.cli.doctor.findings import Finding, fine, found, skipped
 from holystream.errors import Phase
+from holystream.wire.connecting import connect
 from holystream.wire.faults import Fault, FaultKind
-from holystream.wire.socketio import connect
 
 if TYPE_CHECKING:
     import socket
