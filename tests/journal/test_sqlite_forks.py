@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from journal_events import DAY, REQUEST, Child, numbers, text_events
 from strikes import Strike, interrupt, moments
 
 from holystream.errors import Fenced, JournalUnavailable, StreamBusy
-from holystream.journal import JournalState, MemoryJournal, Outcome
+from holystream.journal import JournalState, MemoryJournal, Outcome, forking
 from holystream.journal.forking import Hold, _Hooks
 from holystream.journal.sqlite import SQLiteJournal
 
@@ -266,7 +267,14 @@ def test_one_in_memory_is_a_copy():
     assert numbers(journal.read("s").events) == [1, 2, 3]
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """No journal of another test hears of forks: each would add moments to strike."""
+    monkeypatch.setattr(forking._hooks, "_known", weakref.WeakSet())
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_a_fork_that_is_struck_leaves_no_lock_held(path, kind, monkeypatch):
     """What Python makes of a Ctrl-C within the hooks of a fork: it goes on."""
@@ -287,6 +295,7 @@ def test_a_fork_that_is_struck_leaves_no_lock_held(path, kind, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_both_sides_of_a_fork_that_is_struck_can_go_on(tmp_path, kind, monkeypatch):
     """Whichever side's hook a Ctrl-C strikes, and whichever journal's turn it is."""
@@ -332,6 +341,7 @@ def test_both_sides_of_a_fork_that_is_struck_can_go_on(tmp_path, kind, monkeypat
     assert moment > 10
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_signal_handler_that_forks_in_the_midst_of_a_fork(path, on_disk):
     claim = on_disk.create("s", request=REQUEST, ttl=DAY)
     said = []
