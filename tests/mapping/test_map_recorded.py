@@ -168,8 +168,10 @@ def test_five_hundred_prompts_with_random_cuts_are_all_exact():
         else Script()
         for _ in range(2000)
     ]
-    # So many breaks in a second or two are more than a client should put up with.
-    options = {"retry": SOON, "retry_budget": RetryBudget(floor=1000)}
+    # So many breaks in a second or two are more than a client should put up with, and
+    # six in a row meet one of five hundred prompts now and then.
+    retry = RetryPolicy(attempts=40, base=0.001, cap=0.002)
+    options = {"retry": retry, "retry_budget": RetryBudget(floor=1000)}
     with Simulator() as sim:
         sim.play(*scripts)
         with client_for(sim.base_url, pool=PrioritySemaphore(20), **options) as client:
