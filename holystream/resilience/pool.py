@@ -240,9 +240,11 @@ class PrioritySemaphore:
                 seconds = self._patience(timeout, deadline)
                 waiter = _waiter(priority, holder)
                 self._queue(permit, waiter, cancel, seconds, self.max_queue, Lanes.add)
-        except BaseException:
+        except BaseException as error:
             # Whoever struck, the caller will not have the permit.
             permit.release()
+            if isinstance(error, TypeError):
+                _check_priority(priority)  # it cannot be looked for, if it is a list
             raise
         return permit
 
@@ -389,17 +391,23 @@ class PrioritySemaphore:
 
 
 def _waiter(priority: Priority, holder: PermitHolder | None) -> Waiter:
-    if priority not in PRIORITIES:
+    _check_priority(priority)
+    return Waiter(priority, None if holder is None else weakref.ref(holder))
+
+
+def _check_priority(priority: object) -> None:
+    if not isinstance(priority, str) or priority not in PRIORITIES:
         raise InvalidRequest(
             "priority must be one of 'critical', 'high', 'normal' and 'low', not "
             f"{priority!r}"
         )
-    return Waiter(priority, None if holder is None else weakref.ref(holder))
 
 
-def _check_wait(timeout: float | None, deadline: float | None) -> None:
+def _check_wait(timeout: object, deadline: object) -> None:
     for name, seconds in (("timeout", timeout), ("deadline", deadline)):
-        if seconds is not None and not seconds >= 0.0:
+        if seconds is not None and not (
+            isinstance(seconds, (int, float)) and seconds >= 0.0
+        ):
             raise InvalidRequest(
                 f"{name} must be 0 or more seconds to wait, not {seconds!r}"
             )

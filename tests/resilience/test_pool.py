@@ -98,6 +98,8 @@ class TestCounting:
         [
             ({"priority": "urgent"}, "priority must be one of"),
             ({"priority": None}, "priority must be one of"),
+            ({"priority": ["high"]}, "priority must be one of"),
+            ({"timeout": "5"}, "timeout must be 0 or more seconds"),
             ({"timeout": -1}, "timeout must be 0 or more"),
             ({"timeout": float("nan")}, "timeout must be 0 or more"),
         ],
