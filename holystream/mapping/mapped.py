@@ -205,7 +205,13 @@ class Map:
         index = self._pulled
         # Neither of these holds the map: it must be free to be collected.
         tell = functools.partial(_tell, self._ends, index, item)
-        self._runner.submit(functools.partial(self._begin, index, item), tell)
+        try:
+            self._runner.submit(functools.partial(self._begin, index, item), tell)
+        except RuntimeError as error:
+            # There is not one thread. No other prompt must be asked under its number.
+            self._prompts = None
+            self._error = error
+            return
         self._pulled += 1
 
     def _receive(self) -> None:

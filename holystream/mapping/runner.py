@@ -53,6 +53,10 @@ class Runner(Protocol):
             begin: Makes the stream; may be called again where it had no permit. What
                 it raises is the end.
             tell: Is told of the end, once, in any thread: the completion or the error.
+
+        Raises:
+            RuntimeError: It never will, for there is no thread to be had; nobody is
+                told.
         """
         ...
 
@@ -112,9 +116,10 @@ class ThreadRunner:
 
     def submit(self, begin: Begin, tell: Tell) -> None:
         """Run one stream to its end, as soon as there is room."""
-        self._jobs.put((contextvars.copy_context(), begin, tell))
+        # Before it is queued: where there is no thread at all, nobody may do it later.
         if len(self._threads) < self._limit:
             self._start()
+        self._jobs.put((contextvars.copy_context(), begin, tell))
 
     def _start(self) -> None:
         thread = threading.Thread(

@@ -134,6 +134,23 @@ def test_closed_in_every_state(state, busy, source):
         next(mapped)
 
 
+def test_without_a_single_thread(client, sim, monkeypatch):
+    """Nothing is asked, then or later, under the number of another prompt."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with client.map(["echo:a", "echo:b"]) as mapped:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError, match="new thread"):
+                next(mapped)
+        with pytest.raises(RuntimeError, match="new thread"):
+            next(mapped)
+        assert (mapped.done, mapped.failed) == (0, 0)
+    assert sim.requests == ()
+
+
 def test_forgotten_in_every_state(state, busy, source):
     """An interrupted loop, and nobody holds the map any more."""
     mapped = busy.map(iter(source), concurrency=4)
