@@ -134,11 +134,12 @@ class Attempts:
             CircuitOpen: All breakers are open.
             RateLimited: The stream is patient, and it is too soon.
         """
+        wait = self._exchange.wait
+        if wait is not None:
+            # It is over, and another may follow before there is an attempt.
+            self._waited = wait.delay + (self._waited or 0.0)
         self._check_quiet()
-        model, under_way = self._model, self._insists
-        if self._router.retry_after(model=model, under_way=under_way) != 0.0:
-            # It finds the words; nobody is willing, so nobody is picked.
-            self._router.pick(model=model, under_way=under_way).release()
+        self._router.admit(model=self._model, under_way=self._insists)
 
     def _check_quiet(self) -> None:
         """Send nothing of a patient stream where nobody wants it yet."""
@@ -158,11 +159,13 @@ class Attempts:
             error.retry_after = seconds
             raise error
 
-    def choose(self, queued: float) -> None:
-        """Pick the endpoint of the next attempt.
+    def queued(self, seconds: float) -> None:
+        """Take note of a wait for a permit, in vain or not."""
+        self._queued += seconds
+        self._queued_now += seconds
 
-        Args:
-            queued: Seconds that it waited for its permit.
+    def choose(self) -> None:
+        """Pick the endpoint of the next attempt, unless its exchange ends by that.
 
         Raises:
             CircuitOpen: All breakers are open.
@@ -171,7 +174,6 @@ class Attempts:
         # Somebody may have been told so while this one waited for its permit.
         self._check_quiet()
         exchange, router = self._exchange, self._router
-        before = exchange.endpoint
         avoid = set(self._failed_at)
         # To be failed at again is no worse than to ask who wants quiet.
         waited_for = {
@@ -183,7 +185,7 @@ class Attempts:
         )
         if sticks:
             # The rest of the answer is there and nowhere else.
-            avoid = {each.name for each in router.endpoints} - {before}
+            avoid = {each.name for each in router.endpoints} - {exchange.endpoint}
             waited_for = set()
         assignment = router.pick(
             model=self._model,
@@ -192,15 +194,18 @@ class Attempts:
             stream_id=exchange.stream_id,
             under_way=self._insists,
         )
+        endpoint = assignment.endpoint
+        if exchange.keeps and endpoint.name != exchange.endpoint:
+            exchange.moved()
+            if exchange.error is not None:
+                # Nobody but the last one could go on.
+                assignment.withdraw()
+                return
+        # Not later: a Ctrl-C must not leave an attempt that is not told of.
         self._attempt_due = due_of_an_attempt()
         self._assignment = assignment
-        exchange.endpoint = assignment.endpoint.name
-        key = assignment.endpoint.key
-        exchange.own_key = key is not None and key.of_endpoint
-        if exchange.keeps and exchange.endpoint != before:
-            exchange.moved()
-        self._queued += queued
-        self._queued_now = queued
+        exchange.endpoint = endpoint.name
+        exchange.own_key = endpoint.key is not None and endpoint.key.of_endpoint
 
     def connect(self, guard: SocketGuard) -> HttpConnection:
         """Open the connection of the attempt.
@@ -241,11 +246,10 @@ class Attempts:
     ) -> list[StreamEvent]:
         """Take note of a failed attempt; return the events that the caller is told."""
         exchange, error = self._exchange, self._exchange.fault_error
-        assignment, self._assignment = self._assignment, None
         if error is None or exchange.complete:
             # It was whole all the same.
-            self._assignment = assignment
             return events
+        assignment, self._assignment = self._assignment, None
         self._verdict = error.verdict
         if assignment is not None:
             self._failed_at[assignment.endpoint.name] = asks_to_wait(error)
@@ -255,21 +259,17 @@ class Attempts:
             self._extent = exchange.transcript.extent
         if exchange.error is error and self._may_leave(error):
             events += exchange.elsewhere()
-        if exchange.wait is not None:
-            self._owes = not (exchange.bidden or self._budget.try_spend())
-            if not self._owes or self._may_owe(error):
-                self._waited = exchange.wait.delay
-                self._strategies.append(exchange.strategy or "retry")
-            else:
-                exchange.give_up(SPENT)
-                events = [each for each in events if not isinstance(each, Waiting)]
+        if exchange.error is None and not self._charge(error):
+            exchange.give_up(SPENT)
+            events = [each for each in events if not isinstance(each, Waiting)]
+        if exchange.error is None:
+            self._strategies.append(exchange.strategy or "retry")
         if assignment is not None:
             if fault.kind in _NOBODYS_FAULT or self._is_only_cut:
                 assignment.release()
             else:
                 only = len(self._router.endpoints) == 1
-                again = only and exchange.wait is not None
-                assignment.failed(error, again=again)
+                assignment.failed(error, again=only and exchange.error is None)
         return events
 
     def finished(self, now: float) -> None:
@@ -313,9 +313,13 @@ class Attempts:
         self._tell_attempt("abandoned", None, now)
         self._tell_stream("abandoned", None, now)
 
-    def _may_owe(self, error: StreamError) -> bool:
-        """Whether the next attempt waits until the budget can pay for it."""
-        return self._exchange.patient and asks_to_wait(error) and self._budget.refills
+    def _charge(self, error: StreamError) -> bool:
+        """Charge the budget with the next attempt; return whether there may be one."""
+        exchange, budget = self._exchange, self._budget
+        self._owes = not (exchange.bidden or budget.try_spend())
+        # A patient stream waits until it can be paid for.
+        may_owe = exchange.patient and asks_to_wait(error) and budget.refills
+        return may_owe or not self._owes
 
     def _may_leave(self, error: StreamError) -> bool:
         """Whether an error is final at its endpoint alone, and there is another one."""
@@ -388,6 +392,8 @@ class Attempts:
             ),
             self._attempt_due,
         )
+        # What comes now is before the next one.
+        self._waited, self._queued_now = None, 0.0
 
     def _tell_stream(
         self, outcome: _Outcome, error: BaseException | None, now: float

@@ -87,7 +87,11 @@ class Attending(Closable, Protocol[Read_co, Told]):
         """Refuse to queue where nobody would serve the attempt."""
         ...
 
-    def choose(self, queued: float) -> None:
+    def queued(self, seconds: float) -> None:
+        """Take note of a wait for a permit, in vain or not."""
+        ...
+
+    def choose(self) -> None:
         """Pick where the next attempt goes."""
         ...
 

@@ -282,10 +282,9 @@ class Driver(Generic[Message, Event]):
         self.state = StreamState.QUEUED
         try:
             self._attempts.admit()
-            queued = self._acquire()
-            if queued is None:
+            if not self._acquire():
                 return self._failed(Fault(FaultKind.DEADLINE, Phase.CONNECT))
-            self._attempts.choose(queued)
+            self._attempts.choose()
         except (CircuitOpen, RateLimited) as error:
             return self._shut_out(error)
         if exchange.error is not None:
@@ -304,12 +303,12 @@ class Driver(Generic[Message, Event]):
             self._connection.request_id, self._now(), self._connection.taken
         )
 
-    def _acquire(self) -> float | None:
-        """Wait for a permit; return the seconds it took, None past the deadline."""
+    def _acquire(self) -> bool:
+        """Wait for a permit; return False if the deadline passes meanwhile."""
         began = self._now()
         seconds = self._exchange.deadline.left(began)
         if seconds <= 0:
-            return None
+            return False
         self._used_at = began
         deadline = None if seconds == math.inf else seconds
         try:
@@ -335,19 +334,18 @@ class Driver(Generic[Message, Event]):
         except QueueTimeout as error:
             if self._exchange.deadline.left(self._now()) > 0:
                 raise self._exchange.describe(error) from None
-            return None
+            return False
         except PoolError as error:
             raise self._exchange.describe(error) from None
-        return self._now() - began
+        finally:
+            self._attempts.queued(self._now() - began)
+        return True
 
     def _shut_out(self, error: CircuitOpen | RateLimited) -> list[Event]:
         """Find out what follows where no endpoint takes the attempt, or none yet."""
         now = self._now()
         events = self._exchange.shut_out(error, now)
-        self._let_go()
-        if self._exchange.wait is not None:
-            self._failed_at = now
-            self.state = StreamState.WAITING
+        self._pause(now)
         return events
 
     def _read(self, connection: Connection[Message]) -> list[Event]:
@@ -375,11 +373,16 @@ class Driver(Generic[Message, Event]):
         now = self._now()
         events = self._attempts.failed(fault, self._exchange.fault(fault, now), now)
         if not self._exchange.complete:
-            self._let_go()
-        if self._exchange.wait is not None:
+            self._pause(now)
+        return events
+
+    def _pause(self, now: float) -> None:
+        """Give everything back until the next attempt, if there is one."""
+        self._let_go()
+        exchange = self._exchange
+        if exchange.error is None and exchange.wait is not None:
             self._failed_at = now
             self.state = StreamState.WAITING
-        return events
 
     def _drain(self) -> None:
         """Let the connection be used again, and leave."""

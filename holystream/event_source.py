@@ -194,7 +194,10 @@ class FeedAttempts:
     def admit(self) -> None:
         """There is no breaker."""
 
-    def choose(self, queued: float) -> None:
+    def queued(self, seconds: float) -> None:
+        """Nobody counts it."""
+
+    def choose(self) -> None:
         """There is one place to go."""
 
     def received(self, now: float) -> bool:  # noqa: ARG002 - of the protocol

@@ -50,8 +50,8 @@ class Assignment:
     """One attempt at one endpoint, from `Router.pick` until it ends. Thread-safe.
 
     Tell it what happens, in this order and as far as it gets: `connected`, `answered`,
-    `first_content`; and its end by one of `finished`, `failed`, `release` and
-    `release_later`, the first of which counts. One that is lost is released.
+    `first_content`; and its end by one of `finished`, `failed`, `release`, `withdraw`
+    and `release_later`, the first of which counts. One that is lost is released.
 
     Attributes:
         endpoint: Where to send the request.
@@ -106,8 +106,14 @@ class Assignment:
             self._ticket.release_later()
         self._router._end(self, None)  # noqa: SLF001 - one unit
 
+    def withdraw(self) -> None:
+        """It was not made use of: nothing was sent."""
+        if self._ticket is not None:
+            self._ticket.release_later()
+        self._router._withdraw(self)  # noqa: SLF001 - one unit
+
     def release_later(self) -> None:
-        """The same, from a finaliser or a signal handler: never waits."""
+        """As `release`, from a finaliser or a signal handler: never waits."""
         if self._ticket is not None:
             self._ticket.release_later()
         self._router._release_later(self.serial)  # noqa: SLF001 - one unit
@@ -228,9 +234,23 @@ class Router:
                 if ticket is not None:
                     assignment._ticket = ticket  # noqa: SLF001 - one unit
                     return assignment
-                self._withdraw(assignment)
+                assignment.withdraw()
                 refused.add(name)
         raise self._nobody(model)
+
+    def admit(self, *, model: str | None = None, under_way: bool = False) -> None:
+        """Raise what `pick` would, without picking anybody; never waits.
+
+        Args:
+            model: The model that is needed; None for any.
+            under_way: As in `pick`.
+
+        Raises:
+            CircuitOpen: No breaker is willing.
+            InvalidRequest: No endpoint has the model.
+        """
+        if self.retry_after(model=model, under_way=under_way) != 0.0:
+            raise self._nobody(model)
 
     def retry_after(
         self, *, model: str | None = None, under_way: bool = False

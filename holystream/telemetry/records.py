@@ -39,7 +39,8 @@ class AttemptRecord:
         connect: From its start to the headers of the answer, or None without any.
         first_content: From its start to its first content, or None without any.
         duration: From its start to its end.
-        delay: How long was waited before it, or None for a first one.
+        delay: How long was waited before it, for whatever reason but the queue; None
+            without a wait, as before most first ones.
     """
 
     stream_id: str

@@ -1,0 +1,121 @@
+"""What is told of the attempts of a stream, and what they are charged."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from loopback import client_for
+
+from holystream import (
+    AttemptRecord,
+    DeadlineExceeded,
+    Endpoint,
+    Interrupted,
+    PrioritySemaphore,
+    QueueTimeout,
+    RateLimited,
+    RetryBudget,
+    RetryPolicy,
+    StreamInterrupted,
+    StreamRecord,
+    StreamState,
+    Timeouts,
+    Waiting,
+)
+from holystream.simulator import Script, Simulator
+
+AGAIN = RetryPolicy(base=0.001, cap=0.002)
+TEXT = "It goes on and on. " * 30
+
+
+def recorded(client):
+    """Return two lists that the client's records go into: of attempts, of streams."""
+    attempts, streams = [], []
+
+    def hook(record):
+        kinds = {AttemptRecord: attempts, StreamRecord: streams}
+        kinds[type(record)].append(record)
+
+    client.telemetry.add_hook(hook)
+    return attempts, streams
+
+
+def test_who_was_not_asked_made_no_attempt(holystream_clock):
+    """The rest was kept by a server that is gone, and nobody else can go on."""
+    with (
+        Simulator(
+            script=Script(ids="named", gate=None, cut_at=4000), text=lambda _: TEXT
+        ) as keeping,
+        Simulator() as other,
+        client_for(
+            None,
+            endpoints=[
+                Endpoint(keeping.base_url, name="keeping"),
+                Endpoint(other.base_url, name="other", priority=1),
+            ],
+            retry=AGAIN,
+            resume=("cursor",),
+        ) as client,
+    ):
+        attempts, streams = recorded(client)
+
+        def read():
+            for event in client.stream("hello", temperature=1):
+                if isinstance(event, Interrupted):
+                    keeping.close()
+
+        with pytest.raises(StreamInterrupted) as caught:
+            read()
+        picked = {each.name: each.picked for each in client.metrics().endpoints}
+    assert other.requests == ()
+    assert [(each.number, each.endpoint) for each in attempts] == [
+        (1, "keeping"),
+        (2, "keeping"),
+    ]
+    assert caught.value.endpoint == "keeping"
+    assert [(each.attempts, each.endpoint) for each in streams] == [(2, "keeping")]
+    assert picked["keeping"] == 2
+
+
+def test_a_deadline_that_passes_in_the_queue_is_no_retry(simulator, holystream_clock):
+    simulator.play(Script(status=503, times=0))
+    budget = RetryBudget(ratio=0, floor=25)
+    with client_for(simulator.base_url, retry=AGAIN, retry_budget=budget) as client:
+        _, streams = recorded(client)
+        stream = client.stream("hello", deadline=60)
+        while not isinstance(next(stream), Waiting):
+            pass
+        holystream_clock.advance(60)
+        assert isinstance(next(stream), Interrupted)
+        assert stream.state is not StreamState.WAITING
+        with pytest.raises(DeadlineExceeded):
+            next(stream)
+    assert len(simulator.requests) == 1
+    assert budget.statistics().spent == 1
+    assert streams[0].strategies == ("retry",)
+
+
+def test_what_was_waited_for_a_permit_in_vain_is_told(simulator):
+    with client_for(
+        simulator.base_url, pool=PrioritySemaphore(1), timeout=Timeouts(queue=0.05)
+    ) as client:
+        _, streams = recorded(client)
+        with (
+            ThreadPoolExecutor(1) as other,
+            other.submit(client.pool.acquire).result(),
+            pytest.raises(QueueTimeout),
+        ):
+            client.complete("echo:hello")
+    assert streams[0].queued > 0
+
+
+def test_every_wait_before_an_attempt_is_told(simulator, holystream_clock):
+    quiet = Script(status=429, headers={"Retry-After": "90"})
+    simulator.play(quiet, Script(status=503), Script(times=0))
+    with client_for(simulator.base_url, retry=RetryPolicy()) as client:
+        with pytest.raises(RateLimited):
+            client.complete("echo:first")
+        attempts, _ = recorded(client)
+        with client.map(["echo:hello"]) as results:
+            assert [result.text for result in results] == ["hello"]
+    assert [each.delay for each in attempts] == pytest.approx(holystream_clock.waits)
+    assert holystream_clock.waits[0] >= 89
