@@ -4,7 +4,8 @@ Nothing is done ahead of him but a little: prompts are pulled in the caller's ow
 while he asks for a result, and the streams run in those of a `Runner`. Each prompt that
 was pulled has one result, whatever becomes of it, and what ends the results early
 raises once they have all been handed over; only `Map.close` lets go of them. A host
-that never comes back is such an end: the streams wait for it, and somebody must not.
+that never comes back, or never has room, is such an end: the streams wait for it, and
+somebody must not.
 """
 
 from __future__ import annotations
@@ -45,8 +46,18 @@ AHEAD = 2
 many that the streams go on while the caller is busy with a result."""
 
 OUTAGE: Final = 1800.0
-"""Seconds of waiting without a word from any host after which a map ends. A breaker
-asks again every ten minutes at the latest."""
+"""Seconds of waiting, without the end of an item that a host had a part in, after which
+a map ends. A breaker asks again every ten minutes at the latest."""
+
+_OUT_OF_REACH: Final = (
+    "",
+    "See why the last of them failed, and ask the others again when the host is back",
+)
+_KEPT_OFF: Final = (
+    ", for a host asks to wait",
+    "Ask the others again when its limit allows it, and fewer at a time",
+)
+"""What a map that gave up says: why, and what to do."""
 
 _IN_USE: Final = "another thread is iterating this map: one does, any may cancel"
 
@@ -104,9 +115,11 @@ class Map:
         self._failed = 0
         self._handed = 0
         self._cut = False
-        # Seconds waited since a host last answered.
+        # Seconds waited since a host last had a part in the end of an item.
         self._in_vain = 0.0
         self._gave_up = False
+        # When it gave up, a host asked for quiet.
+        self._kept_off = False
         self._over = False
         # Whoever ended it, it needs no finaliser.
         self._released = False
@@ -131,10 +144,12 @@ class Map:
             StopIteration: All prompts have had their results.
             StreamCancelled: It was cancelled, and all it had begun is handed over.
             StreamClosed: It was closed.
-            CircuitOpen: No host has answered for half an hour; as if cancelled then.
+            CircuitOpen: No item was answered for half an hour, because no host could be
+                reached or all of them asked for quiet; as if cancelled then.
             StreamInUse: Another thread is iterating it.
             Exception: What the prompts raised, behind the results of those before, or
-                ``on_progress``; after the latter it can be iterated on.
+                ``on_progress``; after the latter it can be iterated on. A
+                `RuntimeError` where the system has no thread for a single stream.
         """
         if os.getpid() != self._process:
             raise StreamClosed(
@@ -255,6 +270,7 @@ class Map:
             self._in_vain = 0.0
         else:
             self._gave_up = True
+            self._kept_off = self._runner.kept_off
             self._runner.cancel()
 
     def _finish(self) -> None:
@@ -269,10 +285,10 @@ class Map:
             raise self._error
         if self._gave_up and (self._cut or self._prompts is not None):
             self._let_go()
+            why, then = _KEPT_OFF if self._kept_off else _OUT_OF_REACH
             raise CircuitOpen(
-                f"no item was answered in {OUTAGE / 60:g} minutes: the map waits no "
-                f"longer; {self._handed} results were handed over. See why the last "
-                "of them failed, and ask the others again when the host is back"
+                f"no item was answered in {OUTAGE / 60:g} minutes{why}: the map waits "
+                f"no longer; {self._handed} results were handed over. {then}"
             )
         self._over = True
         self._let_go()

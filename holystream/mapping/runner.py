@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from holystream.clocks import CancelToken
 from holystream.driven import StreamState
-from holystream.errors import PoolError, QueueFull, StreamCancelled, StreamClosed
+from holystream.errors import (
+    PoolError,
+    QueueFull,
+    RateLimited,
+    StreamCancelled,
+    StreamClosed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +75,11 @@ class Runner(Protocol):
         """Whether one of them is in the midst of its answer."""
         ...
 
+    @property
+    def kept_off(self) -> bool:
+        """Whether one of them waits because a host asked for that."""
+        ...
+
     def close(self) -> None:
         """Let go of all of them and of the threads; safe to call again."""
         ...
@@ -113,6 +124,11 @@ class ThreadRunner:
         """Whether one of them is in the midst of its answer."""
         running = list(self._running)
         return any(stream.state is StreamState.STREAMING for stream in running)
+
+    @property
+    def kept_off(self) -> bool:
+        """Whether one of them waits because a host asked for that."""
+        return any(map(_is_kept_off, list(self._running)))
 
     def submit(self, begin: Begin, tell: Tell) -> None:
         """Run one stream to its end, as soon as there is room."""
@@ -217,6 +233,15 @@ def _cancel(stream: Stream) -> None:
 
 def _close(stream: Stream) -> None:
     stream.close()
+
+
+def _is_kept_off(stream: Stream) -> bool:
+    """Whether a host asked a stream to wait, or all that might take it asked others."""
+    exchange = stream._exchange  # noqa: SLF001 - as below
+    wait = exchange.wait
+    return wait is not None and (
+        wait.reason == "server hint" or isinstance(exchange.fault_error, RateLimited)
+    )
 
 
 def _dismiss(stream: Stream) -> None:

@@ -97,10 +97,11 @@ def test_a_host_that_never_comes_back_is_not_waited_for_for_ever(
         opened(client)
         results = []
         with (
-            pytest.raises(CircuitOpen, match="no item was answered in"),
+            pytest.raises(CircuitOpen, match="no item was answered in") as ended,
             client.map(source, concurrency=4) as asked,
         ):
             results.extend(asked)
+        assert "when the host is back" in str(ended.value)
         assert {type(result.error) for result in results} == {StreamCancelled}
         assert len(results) == source.pulled <= 8
         assert sim.requests == ()

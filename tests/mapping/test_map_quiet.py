@@ -114,12 +114,25 @@ def test_what_never_ends_is_not_waited_for_for_ever(sim, source, monkeypatch):
     with client_for(sim.base_url) as client:
         results = []
         with (
-            pytest.raises(CircuitOpen, match="no item was answered in"),
+            pytest.raises(CircuitOpen, match="for a host asks to wait") as ended,
             client.map(source, concurrency=4) as asked,
         ):
             results.extend(asked)
     assert {type(result.error) for result in results} == {StreamCancelled}
     assert len(sim.requests) <= 4
+    assert "back" not in str(ended.value)
+
+
+def test_nor_is_a_budget_that_hardly_refills(sim, source, monkeypatch):
+    monkeypatch.setattr(mapped, "OUTAGE", 0.3)
+    sim.play(busy(0, None))
+    budget = RetryBudget(ratio=0, floor=0.001)
+    with (
+        client_for(sim.base_url, retry=RetryPolicy(), retry_budget=budget) as client,
+        pytest.raises(CircuitOpen, match="for a host asks to wait"),
+        client.map(source, concurrency=2) as asked,
+    ):
+        list(asked)
 
 
 @pytest.mark.parametrize("hint", ["0", "0.02"])
