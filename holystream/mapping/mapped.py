@@ -204,8 +204,8 @@ class Map:
 
     def _pull(self) -> None:
         """Take a prompt and have it asked."""
-        if self._bar is not None and not self._pulled:
-            self._bar.show(0, 0)
+        if not self._pulled:
+            self._show()
         assert self._prompts is not None, "looked at before"  # noqa: S101 - an invariant
         try:
             given: Any = next(self._prompts)
@@ -255,14 +255,22 @@ class Map:
             result = MapResult(index=index, item=item, error=end)
         # First, so that nothing is lost by what a callback raises.
         self._order.add(result)
-        if self._bar is not None:
-            self._bar.show(self._done, self._failed)
+        self._show()
         if self._on_progress is not None:
             try:
                 self._on_progress(self._done, self._failed, self.total)
             except StopIteration as error:
                 # To a `for` loop it would be the end of the results.
                 raise RuntimeError("on_progress raised StopIteration") from error
+
+    def _show(self) -> None:
+        """Move the bar."""
+        if self._bar is None:
+            return
+        self._bar.show(self._done, self._failed)
+        if self._released:
+            # Whoever closed the map meanwhile closed the bar before this opened it.
+            self._bar.close()
 
     def _give_up(self) -> None:
         """Wait for no host any longer, unless one is in the midst of an answer."""
@@ -349,6 +357,9 @@ class Map:
         if os.getpid() != self._process:
             return
         self._runner.abandon()
+        if self._bar is not None:
+            # Nobody else has it. That of rich would keep the cursor, and stdout.
+            self._bar.close()
         warnings.warn(
             f"map {self.map_id} was dropped before its end; use it in a 'with' block, "
             "or close it",

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from loopback import until
 
 from holystream.mapping import progress
 
@@ -80,3 +81,33 @@ def test_the_bars_of_others(monkeypatch, package, total):
     shown = {"rich": ", 1 failed", "tqdm": "10"}
     assert shown[package] in terminal.getvalue()
     assert "1 failed" in terminal.getvalue()
+
+
+def test_a_map_that_a_callback_closes_leaves_no_line_open(client, gate, monkeypatch):
+    terminal = on_a_terminal(monkeypatch)
+    without(monkeypatch, "rich", "tqdm")
+
+    def prompts():
+        yield from ["echo:a", "echo:b"]
+        gate.release(1000)
+        # The second end is there when the callback hears of the first.
+        until(lambda: mapped._ends.qsize() == 2)
+
+    def close(done, failed, total):
+        if done == 1:
+            mapped.close()
+
+    mapped = client.map(prompts(), progress=True, on_progress=close)
+    next(mapped)
+    assert terminal.getvalue().count("done") == 3
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_a_map_that_is_forgotten_leaves_no_line_open(client, monkeypatch):
+    terminal = on_a_terminal(monkeypatch)
+    without(monkeypatch, "rich", "tqdm")
+    mapped = client.map(["echo:a", "echo:b"], progress=True)
+    next(mapped)
+    with pytest.warns(ResourceWarning, match="dropped before its end"):
+        del mapped
+    assert terminal.getvalue().endswith("done\n")
