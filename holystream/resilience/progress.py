@@ -119,6 +119,7 @@ class RetryProgress:
 
     __slots__ = (
         "_bidden",
+        "_bidden_wait",
         "_connected_at",
         "_failures",
         "_first_token_timeouts",
@@ -138,8 +139,10 @@ class RetryProgress:
         # Made at the first failure: most streams never have one.
         self._state: _State | None = None
         self._failures = 0
-        # Attempts in a row that were answered by when to come back, and not counted.
+        # Attempts in a row that were answered by when to come back, and not counted;
+        # and how long the last of them was waited for.
         self._bidden = 0
+        self._bidden_wait = 0.0
         self._first_token_timeouts = 0
         self._immediate: set[Verdict] = set()
         self._connected_at: float | None = None
@@ -159,6 +162,7 @@ class RetryProgress:
         Cheap enough to be called for every batch.
         """
         self._bidden = 0
+        self._bidden_wait = 0.0
         state = self._state
         if state is None or state.attempt_number == 1:
             return
@@ -242,12 +246,16 @@ class RetryProgress:
         """Wait as the server asked; longer each time, for the hint may be next to 0."""
         if refusal := self._refusal(state, error):
             return GiveUp(reason=refusal)
-        counted, state.attempt_number = state.attempt_number, self._bidden
+        counted = state.attempt_number, state.upcoming_sleep
+        # The wait is to see this row of attempts, and the policy's own are to go on
+        # as if there had been none.
+        state.attempt_number, state.upcoming_sleep = self._bidden, self._bidden_wait
         try:
             first = at_once and self._bidden == 1
             delay = 0.0 if first else float(self._policy.wait(state))
         finally:
-            state.attempt_number = counted
+            state.attempt_number, state.upcoming_sleep = counted
+        self._bidden_wait = delay
         if now + delay >= deadline.at:
             return GiveUp(reason=_TOO_LATE)
         return Wait(

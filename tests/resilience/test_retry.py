@@ -62,6 +62,13 @@ def fail(progress, count, error=None, now=0.0):
     return [progress.failed(error or lost(), now, NEVER) for _ in range(count)]
 
 
+class Highest(random.Random):
+    """Draws the end of each range."""
+
+    def uniform(self, _start, end):
+        return end
+
+
 def state(attempt, *, previous=0.0, seed=0):
     made = RetryPolicy().state(0.0, random.Random(seed).uniform)
     made.attempt_number = attempt
@@ -256,6 +263,43 @@ class TestServerHint:
             .failed(lost(retry_after=20.0), 100.0, Deadline(110.0))
         )
         assert "after the deadline" in decision.reason
+
+
+class TestBidden:
+    """Who is patient comes back as often as it is asked to, and later each time."""
+
+    @staticmethod
+    def sent_back(progress, count):
+        error = lost(retry_after=0.0)
+        return [
+            progress.failed(error, 0.0, NEVER, bidden=True).delay for _ in range(count)
+        ]
+
+    @pytest.mark.parametrize("jitter", [None, "full", "equal", "decorrelated"])
+    def test_the_waits_grow_whatever_the_jitter(self, jitter):
+        policy = RetryPolicy(base=1.0, cap=60.0, jitter=jitter)
+        progress = policy.start(0.0, Highest())
+        first, *_, last = self.sent_back(progress, 8)
+        assert first <= 3.0
+        assert last == 60.0
+        assert progress.failures == 0
+
+    @pytest.mark.parametrize("jitter", [None, "decorrelated"])
+    def test_they_leave_those_of_the_policy_as_they_are(self, jitter):
+        policy = RetryPolicy(base=1.0, cap=60.0, jitter=jitter)
+        alone, between = (policy.start(0.0, Highest()) for _ in range(2))
+        expected = fail(alone, 2)
+        (first,) = fail(between, 1)
+        self.sent_back(between, 5)
+        assert [first, *fail(between, 1)] == expected
+
+    @pytest.mark.parametrize("jitter", [None, "decorrelated"])
+    def test_new_text_begins_them_anew(self, jitter):
+        policy = RetryPolicy(base=1.0, cap=60.0, jitter=jitter)
+        progress = policy.start(0.0, Highest())
+        before = self.sent_back(progress, 3)
+        progress.progressed(0.0)
+        assert self.sent_back(progress, 3) == before
 
 
 class TestVerdicts:
