@@ -34,7 +34,7 @@ class OutputFailed(Exception):
 
 
 class Output:
-    """Writes to stdout at once, and remembers what it has written.
+    """Writes to stdout at once, and remembers what it has written. Not thread-safe.
 
     Attributes:
         written: Characters that were given to `write`.
@@ -56,15 +56,21 @@ class Output:
             ReaderGone: Nobody reads it any more.
             OutputFailed: It cannot be written.
         """
-        if not text:
-            return
-        # Counted first: what an interrupt leaves in the buffer is written at the end.
-        self.written += len(text)
-        self._mid_line = not text.endswith("\n")
+        if text:
+            self._write(text, self.written + len(text))
+
+    def _write(self, text: str, written: int) -> None:
+        """Write it; so many characters are written then."""
         if sys.stdout is None:
             raise OutputFailed("it is closed")
+        shown = text.translate(_TO_PICTURES) if self.is_terminal else text
+        mid_line = not text.endswith("\n")
         try:
-            sys.stdout.write(text.translate(_TO_PICTURES) if self.is_terminal else text)
+            # Counted first: what an interrupt leaves in the buffer is written at the
+            # end. No call in between: who goes on behind what was counted would miss
+            # what a Ctrl-C there left out.
+            self.written, self._mid_line = written, mid_line
+            sys.stdout.write(shown)
             sys.stdout.flush()
         except BrokenPipeError as error:
             raise ReaderGone from error
@@ -74,9 +80,7 @@ class Output:
     def end_line(self) -> None:
         """Begin a new line, unless one has just begun; not counted as written."""
         if self._mid_line:
-            before = self.written
-            self.write("\n")
-            self.written = before
+            self._write("\n", self.written)
 
     @property
     def mid_line(self) -> bool:
