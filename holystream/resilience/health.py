@@ -96,7 +96,9 @@ class EndpointStatistics:
 
 
 class Credential:
-    """A key at one origin: refused, or not. Endpoints that have it in common share it.
+    """A key at one origin: refused, or not. Not thread-safe.
+
+    Endpoints that have it in common share it.
 
     Attributes:
         refusals: Times in a row that it was refused.

@@ -37,7 +37,14 @@ from holystream.resilience.health import Credential, EndpointHealth
 from holystream.wire.request import origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from holystream.errors import StreamError
     from holystream.resilience.breaker import Ticket
@@ -188,7 +195,8 @@ class Router:
         self._serials = itertools.count()
         # Serials of lost assignments. Appending takes no lock.
         self._returned: collections.deque[int] = collections.deque()
-        # Guards the healths, their credentials and _in_flight.
+        # Guards the healths, their credentials and _in_flight; a number that is looked
+        # at by itself is read without it.
         self._lock = threading.Lock()
         # Serial of each assignment that has not ended -> where it is.
         self._in_flight: dict[int, EndpointHealth] = {}
@@ -304,14 +312,9 @@ class Router:
             model: The model that it needs; None for any.
             avoid: The names of endpoints that do not count.
         """
-        refused, now = self._healths[than].credential, self._clock()
-        return any(
-            health.endpoint.name not in avoid
-            and health.credential is not refused
-            and health.credential.until <= now
-            and health.breaker.retry_after == 0.0
-            for health in self._able(model)
-        )
+        refused = self._healths[than].credential
+        others = self._others(than, model, avoid, self._clock())
+        return any(health.credential is not refused for health in others)
 
     def free_in(
         self, than: str, *, model: str | None = None, avoid: Collection[str] = ()
@@ -324,15 +327,9 @@ class Router:
             avoid: The names of others that do not count.
         """
         now = self._clock()
+        others = self._others(than, model, avoid, now)
         return min(
-            (
-                max(0.0, health.resting_until - now)
-                for health in self._able(model)
-                if health.endpoint.name != than
-                and health.endpoint.name not in avoid
-                and health.credential.until <= now
-                and health.breaker.retry_after == 0.0
-            ),
+            (max(0.0, health.resting_until - now) for health in others),
             default=math.inf,
         )
 
@@ -367,6 +364,19 @@ class Router:
         """Return those that have a model and a credential, if any has."""
         able = self._able(model)
         return [each for each in able if each.credential.until <= now] or able
+
+    def _others(
+        self, than: str, model: str | None, avoid: Collection[str], now: float
+    ) -> Iterator[EndpointHealth]:
+        """Yield those beside one that may be asked, be it after a rest."""
+        return (
+            health
+            for health in self._able(model)
+            if health.endpoint.name != than
+            and health.endpoint.name not in avoid
+            and health.credential.until <= now
+            and health.breaker.retry_after == 0.0
+        )
 
     def _reserve(
         self,
