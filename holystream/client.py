@@ -483,11 +483,13 @@ class Client:
             after=after,
             partial_text=partial_text,
             messages=messages,
-            stop=stop,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_format=response_format,
-            extra_body=extra_body,
+            arguments={
+                "stop": stop,
+                "tools": tools,
+                "tool_choice": tool_choice,
+                "response_format": response_format,
+                "extra_body": extra_body,
+            },
         )
         try:
             return self._builder.stream(

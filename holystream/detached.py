@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from holystream.errors import JournalError, ResumeTokenInvalid
 from holystream.events import TextDelta
@@ -26,17 +26,22 @@ if TYPE_CHECKING:
     from holystream.resume.token import ResumeToken
 
 
+class TokenArguments(TypedDict):
+    """What a request had beside its messages of which a resume token has a digest."""
+
+    stop: str | Sequence[str] | None
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    response_format: Mapping[str, Any] | None
+    extra_body: Mapping[str, Any] | None
+
+
 def from_token(
     token: ResumeToken,
     partial_text: str,
     messages: Messages,
     provider: Provider,
-    *,
-    stop: str | Sequence[str] | None,
-    tools: Sequence[Mapping[str, Any]] | None,
-    tool_choice: str | Mapping[str, Any] | None,
-    response_format: Mapping[str, Any] | None,
-    extra_body: Mapping[str, Any] | None,
+    arguments: TokenArguments,
 ) -> Recovered:
     """Return the stream of which this text was delivered.
 
@@ -53,12 +58,8 @@ def from_token(
         messages,
         profile=profile,
         model=token.model,
-        stop=stop,
-        tools=tools,
-        tool_choice=tool_choice,
-        response_format=response_format,
-        extra_body=extra_body,
         deterministic=token.deterministic,
+        **arguments,
         **numbers,
     )
     token.check(request, partial_text)

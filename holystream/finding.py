@@ -6,7 +6,7 @@ token stands for: what goes with the one is refused with the other.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holystream.arguments import checked_offset, checked_stream_id
 from holystream.detached import from_token
@@ -15,8 +15,7 @@ from holystream.recovery import from_journal, recorded
 from holystream.resume.token import ResumeToken, looks_like_one
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+    from holystream.detached import TokenArguments
     from holystream.journal import Journal
     from holystream.providers.base import Provider
     from holystream.providers.chat_request import Messages
@@ -33,24 +32,14 @@ def find_stream(
     after: int,
     partial_text: str | None,
     messages: Messages | None,
-    stop: str | Sequence[str] | None,
-    tools: Sequence[Mapping[str, Any]] | None,
-    tool_choice: str | Mapping[str, Any] | None,
-    response_format: Mapping[str, Any] | None,
-    extra_body: Mapping[str, Any] | None,
+    arguments: TokenArguments,
 ) -> Recovered:
     """Return the stream, claimed if a journal has it and it has not ended.
 
     `holystream.Client.resume` says what the arguments are, and what is raised.
     """
     if messages is None:
-        _check_unasked(
-            stop=stop,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_format=response_format,
-            extra_body=extra_body,
-        )
+        _check_unasked(arguments)
         if journal is None:
             raise ConfigurationError(
                 "to resume a recorded stream, pass journal= here or to the Client; "
@@ -72,24 +61,19 @@ def find_stream(
             "after= is for recorded streams: with a token pass partial_text="
         )
     text = "" if partial_text is None else partial_text
-    found = from_token(
-        ResumeToken.decode(stream),
-        text,
-        messages,
-        provider,
-        stop=stop,
-        tools=tools,
-        tool_choice=tool_choice,
-        response_format=response_format,
-        extra_body=extra_body,
-    )
+    token = ResumeToken.decode(stream)
+    found = from_token(token, text, messages, provider, arguments)
     if journal is None:
         return found
     return recorded(journal, found, provider, partial_text=text, recording=recording)
 
 
-def _check_unasked(**arguments: object) -> None:
-    """Refuse what belongs to a token, where a recorded stream is meant."""
+def _check_unasked(arguments: TokenArguments) -> None:
+    """Refuse what belongs to a token, where a recorded stream is meant.
+
+    Raises:
+        InvalidRequest: It was given.
+    """
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         raise InvalidRequest(
