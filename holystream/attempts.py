@@ -88,7 +88,7 @@ class Attempts:
         self._unfit = unfit = set[str]()
         if len(router.endpoints) > 1:
             # Without this object in it, whose exchange it is for: no cycle of the two.
-            exchange.others_free_in = lambda than: router.free_in(
+            exchange.others_free_in = lambda than: router.candidates.free_in(
                 than, model=model, avoid=unfit
             )
         # The next attempt was decided on, and the budget could not pay for it.
@@ -108,6 +108,7 @@ class Attempts:
         self._extent = 0
         self._queued = 0.0
         # Of the attempt.
+        self._strategy: str | None = None
         self._began_at = 0.0
         self._connected_at: float | None = None
         self._content_at: float | None = None
@@ -139,7 +140,7 @@ class Attempts:
             # It is over, and another may follow before there is an attempt.
             self._waited = wait.delay + (self._waited or 0.0)
         self._check_quiet()
-        self._router.admit(model=self._model, under_way=self._insists)
+        self._router.candidates.admit(model=self._model, under_way=self._insists)
 
     def _check_quiet(self) -> None:
         """Send nothing of a patient stream where nobody wants it yet."""
@@ -149,7 +150,7 @@ class Attempts:
             self._owes = not self._budget.try_spend()
         if self._owes:
             raise RateLimited(SPENT)
-        seconds = self._router.quiet_in(model=self._model)
+        seconds = self._router.candidates.quiet_in(model=self._model)
         if seconds > 0:
             many = len(self._router.endpoints) > 1
             error = RateLimited(
@@ -217,6 +218,11 @@ class Attempts:
         assert assignment is not None, "chosen before"  # noqa: S101 - an invariant
         self._began_at = guard.now()
         self._connected_at = self._content_at = None
+        exchange = self._exchange
+        # Only now: another endpoint may have been picked since this was decided on.
+        self._strategy = exchange.strategy
+        if self._strategy is not None or exchange.attempts > 1:
+            self._strategies.append(self._strategy or "retry")
         connection = self._connector(guard, assignment.endpoint)
         self._connected_at = guard.now()
         assignment.connected()
@@ -262,8 +268,6 @@ class Attempts:
         if exchange.error is None and not self._charge(error):
             exchange.give_up(SPENT)
             events = [each for each in events if not isinstance(each, Waiting)]
-        if exchange.error is None:
-            self._strategies.append(exchange.strategy or "retry")
         if assignment is not None:
             if fault.kind in _NOBODYS_FAULT or self._is_only_cut:
                 assignment.release()
@@ -324,14 +328,15 @@ class Attempts:
     def _may_leave(self, error: StreamError) -> bool:
         """Whether an error is final at its endpoint alone, and there is another one."""
         than, model, unfit = self._exchange.endpoint, self._model, self._unfit
+        candidates = self._router.candidates
         refused = isinstance(error, CREDENTIAL_FAULTS)
         if not (refused or serves_nobody(error)):
             return False
         # Each is left once at most, or a stream could go round for ever.
         unfit.add(than)
         if refused:
-            return self._router.has_other(than, model=model, avoid=unfit)
-        return self._router.free_in(than, model=model, avoid=unfit) < math.inf
+            return candidates.has_other(than, model=model, avoid=unfit)
+        return candidates.free_in(than, model=model, avoid=unfit) < math.inf
 
     @property
     def _insists(self) -> bool:
@@ -371,7 +376,6 @@ class Attempts:
         verdict = getattr(error, "verdict", None)
         phase = getattr(error, "phase", None)
         began = self._began_at
-        strategies = self._strategies
         self._telemetry.attempt(
             AttemptRecord(
                 stream_id=self._exchange.stream_id,
@@ -379,7 +383,7 @@ class Attempts:
                 provider=self._provider,
                 endpoint=self._exchange.endpoint,
                 model=self._model,
-                strategy=strategies[-1] if strategies else None,
+                strategy=self._strategy,
                 outcome=outcome,
                 error_type=None if error is None else type(error).__name__,
                 verdict=None if verdict is None else verdict.name,

@@ -30,21 +30,15 @@ import time
 import types
 from typing import TYPE_CHECKING
 
-from holystream.errors import CircuitOpen, ConfigurationError, InvalidRequest
+from holystream.errors import ConfigurationError
 from holystream.resilience.breaker import CircuitBreaker
+from holystream.resilience.candidates import Candidates
 from holystream.resilience.forks import register
 from holystream.resilience.health import Credential, EndpointHealth
 from holystream.wire.request import origin
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Callable,
-        Collection,
-        Iterable,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from holystream.errors import StreamError
     from holystream.resilience.breaker import Ticket
@@ -151,6 +145,7 @@ class Router:
     Attributes:
         endpoints: The endpoints, as they were given.
         breakers: The breaker of each, by name.
+        candidates: Which of them could be picked, and when.
 
     Raises:
         ConfigurationError: There is no endpoint, or two have one name.
@@ -181,7 +176,7 @@ class Router:
         draw = random.random if rng is None else rng.random
         credentials: collections.defaultdict[object, Credential]
         credentials = collections.defaultdict(Credential)
-        self._healths = {
+        self._healths: Mapping[str, EndpointHealth] = {
             endpoint.name: EndpointHealth(
                 endpoint,
                 made[endpoint.name],
@@ -191,12 +186,13 @@ class Router:
             )
             for endpoint in self.endpoints
         }
+        self.candidates = Candidates(self._healths, clock)
         # Never starts anew: what was picked before a fork stays unknown after it.
         self._serials = itertools.count()
         # Serials of lost assignments. Appending takes no lock.
         self._returned: collections.deque[int] = collections.deque()
-        # Guards the healths, their credentials and _in_flight; a number that is looked
-        # at by itself is read without it.
+        # Guards the healths, their credentials and _in_flight; `candidates` reads a
+        # number of theirs at a time, without it.
         self._lock = threading.Lock()
         # Serial of each assignment that has not ended -> where it is.
         self._in_flight: dict[int, EndpointHealth] = {}
@@ -244,94 +240,7 @@ class Router:
                     return assignment
                 assignment.withdraw()
                 refused.add(name)
-        raise self._nobody(model)
-
-    def admit(self, *, model: str | None = None, under_way: bool = False) -> None:
-        """Raise what `pick` would, without picking anybody; never waits.
-
-        Args:
-            model: The model that is needed; None for any.
-            under_way: As in `pick`.
-
-        Raises:
-            CircuitOpen: No breaker is willing.
-            InvalidRequest: No endpoint has the model.
-        """
-        if self.retry_after(model=model, under_way=under_way) != 0.0:
-            raise self._nobody(model)
-
-    def retry_after(
-        self, *, model: str | None = None, under_way: bool = False
-    ) -> float | None:
-        """Return in how many seconds `pick` may succeed: 0 for now, None for never.
-
-        Args:
-            model: The model that is needed; None for any.
-            under_way: As in `pick`.
-
-        Raises:
-            InvalidRequest: No endpoint has the model.
-        """
-        usable = self._usable(model, self._clock())
-        waits = [health.breaker.retry_after for health in usable]
-        if under_way and any(wait is not None for wait in waits):
-            return 0.0
-        return min((wait for wait in waits if wait is not None), default=None)
-
-    def quiet_in(self, *, model: str | None = None) -> float:
-        """Return in how many seconds one is to be asked that did not ask for quiet.
-
-        0 where there is one now. What nobody may be sent to, or what cannot serve as it
-        is set up, does not count beside others.
-
-        Args:
-            model: The model that is needed; None for any.
-
-        Raises:
-            InvalidRequest: No endpoint has the model.
-        """
-        now = self._clock()
-        usable = self._usable(model, now)
-        willing = [each for each in usable if each.breaker.retry_after == 0.0]
-        return min(
-            (
-                max(0.0, health.quiet_until - now)
-                for health in willing or usable
-                if now < health.quiet_until or health.resting_until <= now
-            ),
-            default=0.0,
-        )
-
-    def has_other(
-        self, than: str, *, model: str | None = None, avoid: Collection[str] = ()
-    ) -> bool:
-        """Whether one with another credential, not refused of late, would be picked.
-
-        Args:
-            than: The endpoint whose credential it must not have.
-            model: The model that it needs; None for any.
-            avoid: The names of endpoints that do not count.
-        """
-        refused = self._healths[than].credential
-        others = self._others(than, model, avoid, self._clock())
-        return any(health.credential is not refused for health in others)
-
-    def free_in(
-        self, than: str, *, model: str | None = None, avoid: Collection[str] = ()
-    ) -> float:
-        """Return the seconds until another endpoint would serve; inf for never.
-
-        Args:
-            than: The endpoint that does not count.
-            model: The model that it needs; None for any.
-            avoid: The names of others that do not count.
-        """
-        now = self._clock()
-        others = self._others(than, model, avoid, now)
-        return min(
-            (max(0.0, health.resting_until - now) for health in others),
-            default=math.inf,
-        )
+        raise self.candidates.nobody(model)
 
     def statistics(self) -> tuple[EndpointStatistics, ...]:
         """Return how each endpoint does, in the order they were given."""
@@ -345,38 +254,6 @@ class Router:
                     self._healths.values(), breakers, strict=True
                 )
             )
-
-    def _able(self, model: str | None) -> list[EndpointHealth]:
-        """Return those that have a model."""
-        able = [
-            health
-            for health in self._healths.values()
-            if model is None or health.endpoint.has(model)
-        ]
-        if not able:
-            raise InvalidRequest(
-                f"no endpoint has the model {model!r}: check model=, and models= of "
-                "the endpoints"
-            )
-        return able
-
-    def _usable(self, model: str | None, now: float) -> list[EndpointHealth]:
-        """Return those that have a model and a credential, if any has."""
-        able = self._able(model)
-        return [each for each in able if each.credential.until <= now] or able
-
-    def _others(
-        self, than: str, model: str | None, avoid: Collection[str], now: float
-    ) -> Iterator[EndpointHealth]:
-        """Yield those beside one that may be asked, be it after a rest."""
-        return (
-            health
-            for health in self._able(model)
-            if health.endpoint.name != than
-            and health.endpoint.name not in avoid
-            and health.credential.until <= now
-            and health.breaker.retry_after == 0.0
-        )
 
     def _reserve(
         self,
@@ -405,7 +282,7 @@ class Router:
             self._settle(now)
             left = [
                 health
-                for health in self._usable(model, now)
+                for health in self.candidates.usable(model)
                 if health.endpoint.name not in refused
             ]
             if not left:
@@ -429,19 +306,6 @@ class Router:
                 health.waiting.discard(assignment.serial)
                 health.picked -= 1
                 self._forget(assignment.serial, -math.inf)
-
-    def _nobody(self, model: str | None) -> CircuitOpen:
-        usable = self._usable(model, self._clock())
-        states = ", ".join(health.standing for health in usable)
-        seconds = self.retry_after(model=model)
-        when = "until its reset()"
-        if seconds is not None:
-            when = f"to be tried again in {seconds:.3g} s"
-        which = "the endpoint" if len(usable) == 1 else "every endpoint"
-        return CircuitOpen(
-            f"{which} fails and is left alone for now, {when}: {states}",
-            retry_after=seconds,
-        )
 
     def _connected(self, assignment: Assignment) -> None:
         with self._lock:

@@ -171,10 +171,10 @@ class TestOrder:
         with pytest.raises(InvalidRequest, match="no endpoint has the model 'llama'"):
             router.pick(model="llama")
         with pytest.raises(InvalidRequest, match="no endpoint has the model"):
-            router.retry_after(model="llama")
+            router.candidates.retry_after(model="llama")
         trip(router, "a")
-        assert router.retry_after(model="gpt-4o") == 60.0
-        assert router.retry_after() == 0.0
+        assert router.candidates.retry_after(model="gpt-4o") == 60.0
+        assert router.candidates.retry_after() == 0.0
         with pytest.raises(CircuitOpen):
             router.pick(model="gpt-4o")
 
@@ -398,19 +398,19 @@ class TestCredentials:
 
     def test_whether_another_would_be_picked(self):
         router, _ = made(at("a"), at("b"), at("c", models=["m"]))
-        assert router.has_other("a")
+        assert router.candidates.has_other("a")
         router.pick(avoid={"a", "c"}).failed(error(AuthenticationError))
-        assert router.has_other("a", model="m")
+        assert router.candidates.has_other("a", model="m")
         trip(router, "c")
-        assert not router.has_other("a")
-        assert router.has_other("b")
+        assert not router.candidates.has_other("a")
+        assert router.candidates.has_other("b")
         single, _ = made(at("a"))
-        assert not single.has_other("a")
+        assert not single.candidates.has_other("a")
         twins, _ = made(
             Endpoint("https://a.example/v1", name="one"),
             Endpoint("https://a.example/v2", name="two"),
         )
-        assert not twins.has_other("one")
+        assert not twins.candidates.has_other("one")
 
 
 class TestCircuits:
@@ -422,9 +422,9 @@ class TestCircuits:
         clock.now += 20.0
         trip(router, "b")
         assert router.pick().endpoint.name == "c"
-        assert router.retry_after() == 0.0
+        assert router.candidates.retry_after() == 0.0
         router.breakers["c"].force_open()
-        assert router.retry_after() == 40.0
+        assert router.candidates.retry_after() == 40.0
         with pytest.raises(CircuitOpen) as caught:
             router.pick()
         assert caught.value.retry_after == 40.0
@@ -436,7 +436,7 @@ class TestCircuits:
     def test_if_all_are_forced_open_nobody_knows(self):
         router, _ = made(at("a"))
         router.breakers["a"].force_open()
-        assert router.retry_after() is None
+        assert router.candidates.retry_after() is None
         with pytest.raises(CircuitOpen) as caught:
             router.pick()
         assert caught.value.retry_after is None
