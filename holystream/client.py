@@ -27,15 +27,14 @@ from holystream.providers.registry import (
 )
 from holystream.recovery import let_go
 from holystream.resilience.budget import RetryBudget
+from holystream.resilience.circuit import BreakerPolicy
 from holystream.resilience.endpoints import APIKey
 from holystream.resilience.pool import PrioritySemaphore
 from holystream.resilience.routing import Router
 from holystream.settings import (
     Recording,
     Settings,
-    checked_breaker,
-    checked_budget,
-    checked_pool,
+    checked,
     checked_retry,
     checked_verify,
 )
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
         StreamOptions,
     )
     from holystream.providers.profile import Profile
-    from holystream.resilience.circuit import BreakerPolicy
     from holystream.resilience.endpoints import Endpoint
     from holystream.resilience.pool import Priority
     from holystream.resilience.retry import RetryPolicy
@@ -164,7 +162,7 @@ class Client:
             endpoints_of(
                 self._provider.profile, key, base_url, endpoints, allow_http=allow_http
             ),
-            breaker=checked_breaker(breaker),
+            breaker=checked(breaker, BreakerPolicy, "breaker="),
             clock=_now,
             rng=self._time.rng,
         )
@@ -189,12 +187,10 @@ class Client:
         self._builder = Builder.of(
             self._provider,
             self._router,
-            pool=(
-                PrioritySemaphore(DEFAULT_PERMITS)
-                if pool is None
-                else checked_pool(pool)
-            ),
-            budget=checked_budget(retry_budget) or RetryBudget(clock=_now),
+            pool=checked(pool, PrioritySemaphore, "pool=")
+            or PrioritySemaphore(DEFAULT_PERMITS),
+            budget=checked(retry_budget, RetryBudget, "retry_budget=")
+            or RetryBudget(clock=_now),
             verify=checked_verify(verify),
             # Asked for each stream: a test may change it while the client lives.
             time=lambda: Client._time,
@@ -614,8 +610,9 @@ class Client:
             ),
             dataclasses.replace(
                 self._builder,
-                pool=self._builder.pool if pool is None else checked_pool(pool),
-                budget=checked_budget(retry_budget) or self._builder.budget,
+                pool=checked(pool, PrioritySemaphore, "pool=") or self._builder.pool,
+                budget=checked(retry_budget, RetryBudget, "retry_budget=")
+                or self._builder.budget,
             ),
         )
 

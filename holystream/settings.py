@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from holystream.clocks import Timeouts, check_seconds
 from holystream.errors import ConfigurationError
 from holystream.events import Guarantee
 from holystream.journal.shared import Journals
-from holystream.resilience.budget import RetryBudget
-from holystream.resilience.circuit import BreakerPolicy
-from holystream.resilience.pool import PrioritySemaphore
 from holystream.resilience.retry import RetryPolicy
 from holystream.resume import DEFAULT_STRATEGIES, ResumeStrategy, strategies
 
@@ -25,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holystream.journal import Journal
+
+_Given = TypeVar("_Given")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +74,8 @@ class Settings:
     """What a client has as its default and a stream may have otherwise.
 
     Attributes:
-        patient: A stream waits for a breaker instead of being sent away: it is one of
-            many, and nobody waits for it alone.
+        patient: A stream waits for a breaker, and for whoever asks for quiet, instead
+            of being sent away: it is one of many, and nobody waits for it alone.
     """
 
     model: str | None = None
@@ -146,22 +145,17 @@ class Settings:
         return dataclasses.replace(self, **changes) if changes else self
 
 
-def checked_breaker(policy: BreakerPolicy | None) -> BreakerPolicy | None:
-    """Return ``policy``, if it is one."""
-    if policy is not None and not _is(policy, BreakerPolicy):
-        raise ConfigurationError(
-            f"breaker= takes a BreakerPolicy, not {type(policy).__name__}"
-        )
-    return policy
+def checked(given: _Given | None, kind: type[_Given], argument: str) -> _Given | None:
+    """Return what was given for an argument, if it is of its kind, or None.
 
-
-def checked_budget(budget: RetryBudget | None) -> RetryBudget | None:
-    """Return ``budget``, if it is one."""
-    if budget is not None and not _is(budget, RetryBudget):
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if given is not None and not _is(given, kind):
         raise ConfigurationError(
-            f"retry_budget= takes a RetryBudget, not {type(budget).__name__}"
+            f"{argument} takes a {kind.__name__}, not {type(given).__name__}"
         )
-    return budget
+    return given
 
 
 def _is(value: object, kind: type) -> bool:
@@ -175,7 +169,11 @@ def _deadline(seconds: float) -> float:
 
 
 def checked_retry(policy: RetryPolicy) -> RetryPolicy:
-    """Return ``policy``, if it is one."""
+    """Return ``policy``, if it is one.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
     if not _is(policy, RetryPolicy):
         raise ConfigurationError(
             "retry= takes a RetryPolicy; tenacity objects go into it: "
@@ -193,17 +191,12 @@ def _guarantee(guarantee: Guarantee) -> Guarantee:
     return guarantee
 
 
-def checked_pool(pool: PrioritySemaphore) -> PrioritySemaphore:
-    """Return ``pool``, if it is one."""
-    if not _is(pool, PrioritySemaphore):
-        raise ConfigurationError(
-            f"pool= takes a PrioritySemaphore, not {type(pool).__name__}"
-        )
-    return pool
-
-
 def checked_verify(verify: bool | str) -> bool | str:  # noqa: FBT001 - as in requests
-    """Return ``verify``, if it is a switch or the path of a CA bundle that exists."""
+    """Return ``verify``, if it is a switch or the path of a CA bundle that exists.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
     if _is(verify, bool) or (_is(verify, str) and Path(str(verify)).exists()):
         return verify
     raise ConfigurationError(
