@@ -80,6 +80,13 @@ def client_of(*endpoints, **options):
     return Client(KEY, endpoints=endpoints, model="sim", **options)
 
 
+def client_of_two(first, second, **options):
+    """A client of "a", and of "b" for when "a" will not do."""
+    return client_of(
+        Endpoint(first, name="a"), Endpoint(second, name="b", priority=1), **options
+    )
+
+
 def ask(client, prompt, **options):
     options.setdefault("temperature", 0)
     return client.stream(prompt, **options).get_final_completion()
@@ -94,10 +101,7 @@ def until_it_waits(stream):
 class TestOneStream:
     def test_it_goes_on_elsewhere_where_it_broke_off(self, regions):
         cut, good = regions(Script(cut_at=4000, cut="rst"), Script())
-        with client_of(
-            Endpoint(cut.base_url, name="a"),
-            Endpoint(good.base_url, name="b", priority=1),
-        ) as client:
+        with client_of_two(cut.base_url, good.base_url) as client:
             events = list(client.stream("hello", temperature=0))
         assert "".join(map(str, events)) == text_of("hello")
         at = [event.endpoint for event in events if isinstance(event, Connected)]
@@ -147,10 +151,7 @@ class TestOneStream:
         (good,) = regions(Script())
         with (
             refusing() as nowhere,
-            client_of(
-                Endpoint(nowhere, name="a"),
-                Endpoint(good.base_url, name="b", priority=1),
-            ) as client,
+            client_of_two(nowhere, good.base_url) as client,
         ):
             events = list(client.stream("hello", temperature=0))
         (waiting,) = [event for event in events if isinstance(event, Waiting)]
@@ -169,9 +170,7 @@ class TestOneStream:
     def test_where_there_is_no_other_key_the_refusal_is_the_error(self, regions):
         one, two = regions(Script(), Script(), api_keys=[OTHER_KEY])
         with (
-            client_of(
-                Endpoint(one.base_url, name="a"), Endpoint(two.base_url, name="b")
-            ) as client,
+            client_of_two(one.base_url, two.base_url) as client,
             pytest.raises(AuthenticationError) as caught,
         ):
             # A key at two hosts is two credentials: each is asked once.
@@ -202,10 +201,7 @@ class TestHints:
         asking, good = regions(
             Script(status=status, headers={"retry-after": f"{hint}"}), Script()
         )
-        with client_of(
-            Endpoint(asking.base_url, name="a"),
-            Endpoint(good.base_url, name="b", priority=1),
-        ) as client:
+        with client_of_two(asking.base_url, good.base_url) as client:
             events = list(client.stream("hello", temperature=0))
             assert ask(client, "another").endpoint == "b", "the first one rests"
         assert events[-1].completion.endpoint == "b"
@@ -218,10 +214,7 @@ class TestHints:
             Script(status=503, headers={"retry-after": "31"}), Script(times=0)
         )
         with (
-            client_of(
-                Endpoint(asking.base_url, name="a"),
-                Endpoint(good.base_url, name="b", priority=1),
-            ) as client,
+            client_of_two(asking.base_url, good.base_url) as client,
             pytest.raises(ServerError) as caught,
         ):
             ask(client, "hello", retry=RetryPolicy(attempts=1))
@@ -235,10 +228,7 @@ class TestHints:
             Script(status=503, headers={"retry-after": hint}) for hint in ("5", "3600")
         )
         one, two = regions(brief, long)
-        with client_of(
-            Endpoint(one.base_url, name="a"),
-            Endpoint(two.base_url, name="b", priority=1),
-        ) as client:
+        with client_of_two(one.base_url, two.base_url) as client:
             events = list(client.stream("hello", temperature=0))
         at_once, waiting = [event for event in events if isinstance(event, Waiting)]
         assert at_once.delay == 0.0
@@ -273,10 +263,7 @@ class TestHints:
         (asking,) = regions(Script(status=503, headers={"retry-after": "31"}))
         with (
             refusing() as nowhere,
-            client_of(
-                Endpoint(asking.base_url, name="a"),
-                Endpoint(nowhere, name="b", priority=1),
-            ) as client,
+            client_of_two(asking.base_url, nowhere) as client,
         ):
             client._router.breakers["b"].force_open()
             events = list(client.stream("hello", temperature=0))
@@ -318,10 +305,7 @@ class TestWrongPaths:
     @pytest.mark.parametrize("status", [404, 405, 501])
     def test_another_endpoint_is_tried_and_the_wrong_one_rests(self, regions, status):
         wrong, good = regions(Script(status=status, error=b"no", times=0), Script())
-        with client_of(
-            Endpoint(wrong.base_url, name="a"),
-            Endpoint(good.base_url, name="b", priority=1),
-        ) as client:
+        with client_of_two(wrong.base_url, good.base_url) as client:
             assert ask(client, "hello").text == text_of("hello")
             assert ask(client, "again").attempts == 1
             resting = {each.name: each.resting for each in client.metrics().endpoints}
@@ -339,9 +323,7 @@ class TestWrongPaths:
     def test_where_all_are_wrong_it_says_so(self, regions):
         one, two = regions(*[Script(status=404, error=b"no", times=0)] * 2)
         with (
-            client_of(
-                Endpoint(one.base_url, name="a"), Endpoint(two.base_url, name="b")
-            ) as client,
+            client_of_two(one.base_url, two.base_url) as client,
             pytest.raises(NotFound) as caught,
         ):
             ask(client, "hello")
@@ -351,10 +333,7 @@ class TestWrongPaths:
         error = {"error": {"code": "model_not_found", "message": "no such model"}}
         one, two = regions(Script(status=404, error=error), Script(times=0))
         with (
-            client_of(
-                Endpoint(one.base_url, name="a"),
-                Endpoint(two.base_url, name="b", priority=1),
-            ) as client,
+            client_of_two(one.base_url, two.base_url) as client,
             pytest.raises(ModelNotFound),
         ):
             ask(client, "hello")
@@ -367,9 +346,7 @@ class TestBreakers:
         with (
             refusing() as one,
             refusing() as two,
-            client_of(
-                Endpoint(one, name="a"), Endpoint(two, name="b"), breaker=policy
-            ) as client,
+            client_of_two(one, two, breaker=policy) as client,
         ):
             with pytest.raises(HolystreamError):
                 ask(client, "hello")
@@ -385,11 +362,7 @@ class TestBreakers:
         policy = BreakerPolicy(failures=1, open_for=60, jitter=0)
         with (
             refusing() as nowhere,
-            client_of(
-                Endpoint(nowhere, name="a"),
-                Endpoint(busy.base_url, name="b"),
-                breaker=policy,
-            ) as client,
+            client_of_two(nowhere, busy.base_url, breaker=policy) as client,
         ):
             with pytest.raises(HolystreamError):
                 ask(client, "a secret prompt")
@@ -423,11 +396,7 @@ class TestBreakers:
         policy = BreakerPolicy(failures=1, open_for=30, jitter=0)
         with (
             refusing() as nowhere,
-            client_of(
-                Endpoint(cut.base_url, name="a"),
-                Endpoint(nowhere, name="b", priority=1),
-                breaker=policy,
-            ) as client,
+            client_of_two(cut.base_url, nowhere, breaker=policy) as client,
         ):
             events = list(client.stream("hello", temperature=0))
         assert "".join(map(str, events)) == text_of("hello")
@@ -438,11 +407,7 @@ class TestBreakers:
         policy = BreakerPolicy(failures=1, open_for=30, jitter=0)
         with (
             refusing() as nowhere,
-            client_of(
-                Endpoint(cut.base_url, name="a"),
-                Endpoint(nowhere, name="b", priority=1),
-                breaker=policy,
-            ) as client,
+            client_of_two(cut.base_url, nowhere, breaker=policy) as client,
         ):
             events = list(client.stream("hello", temperature=0))
         assert "".join(map(str, events)) == text_of("hello")
@@ -455,11 +420,7 @@ class TestBreakers:
         policy = BreakerPolicy(failures=1, open_for=100, jitter=0)
         with (
             refusing() as nowhere,
-            client_of(
-                Endpoint(cut.base_url, name="a"),
-                Endpoint(nowhere, name="b", priority=1),
-                breaker=policy,
-            ) as client,
+            client_of_two(cut.base_url, nowhere, breaker=policy) as client,
         ):
             events = list(client.stream("hello", temperature=0))
         assert "".join(map(str, events)) == text_of("hello")
@@ -477,11 +438,7 @@ class TestBreakers:
         policy = BreakerPolicy(failures=1, open_for=100, jitter=0)
         with (
             refusing() as nowhere,
-            client_of(
-                Endpoint(cut.base_url, name="a"),
-                Endpoint(nowhere, name="b", priority=1),
-                breaker=policy,
-            ) as client,
+            client_of_two(cut.base_url, nowhere, breaker=policy) as client,
         ):
             stream = client.stream("hello", temperature=0, deadline=90)
             with pytest.raises(StreamInterrupted) as caught:
@@ -756,10 +713,8 @@ class TestMetrics:
         (good,) = regions(Script(times=0))
         with (
             refusing() as nowhere,
-            client_of(
-                Endpoint(nowhere, name="a"),
-                Endpoint(good.base_url, name="b", priority=1),
-                breaker=BreakerPolicy(failures=1),
+            client_of_two(
+                nowhere, good.base_url, breaker=BreakerPolicy(failures=1)
             ) as client,
         ):
             ask(client, "hello")

@@ -83,6 +83,23 @@ def stand_in_line(congestion):
     return turn
 
 
+def line_of(count, congestion, time):
+    """Return so many turns, the first of which leads."""
+    followers = (stand_in_line(congestion) for _ in range(count - 1))
+    return [take(congestion, time), *followers]
+
+
+def moving(leaders, congestion, time):
+    """Return a sleep at whose end the leader passes the baton on."""
+
+    def sleep(lock, seconds):
+        time.now += seconds
+        congestion.pass_on(leaders.pop(0))
+        return lock.acquire(blocking=False)
+
+    return sleep
+
+
 def is_awake(turn):
     return not turn.lock.locked()
 
@@ -370,32 +387,16 @@ class TestALostBaton:
 
     def test_a_line_that_moves_is_waited_in(self, congestion, time):
         """However long it is, and nobody goes on without the baton."""
-        leaders = [take(congestion, time)]
-        leaders += [stand_in_line(congestion) for _ in range(5)]
-        begun = time.now
-
-        def sleep(lock, seconds):
-            time.now += seconds
-            congestion.pass_on(leaders.pop(0))
-            return lock.acquire(blocking=False)
-
+        leaders, begun = line_of(6, congestion, time), time.now
         turn = Turn()
-        congestion.take_turn(turn, 0.0, FOREVER, sleep)
+        congestion.take_turn(turn, 0.0, FOREVER, moving(leaders, congestion, time))
         assert congestion.leader is turn
         assert time.now - begun == approx(6 * PATIENCE)
 
     def test_who_has_no_time_left_leaves_the_line(self, congestion, time):
-        leaders = [take(congestion, time)]
-        leaders += [stand_in_line(congestion) for _ in range(5)]
-        begun = time.now
-
-        def sleep(_lock, seconds):
-            time.now += seconds
-            congestion.pass_on(leaders.pop(0))
-            return False
-
-        turn = Turn()
-        congestion.take_turn(turn, 0.0, 2.5 * PATIENCE, sleep)
+        leaders, begun = line_of(6, congestion, time), time.now
+        sleep = moving(leaders, congestion, time)
+        congestion.take_turn(Turn(), 0.0, 2.5 * PATIENCE, sleep)
         assert congestion.leader is leaders[0]
         assert time.now - begun == approx(2.5 * PATIENCE)
 
