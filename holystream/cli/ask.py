@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from holystream.cli.answer import Printer, conclude
 from holystream.cli.asked import add_limits, add_sampling, asked, strategies
 from holystream.cli.console import Output
 from holystream.cli.exits import DONE, table
-from holystream.cli.host import add_host, add_verbose, provider_of
+from holystream.cli.host import add_host, add_verbose, client_for
 from holystream.cli.recorded import (
     BREAKS,
     add_journal,
@@ -32,7 +32,7 @@ from holystream.errors import InvalidRequest
 if TYPE_CHECKING:
     import argparse
 
-    from holystream import Stream
+    from holystream import Client, Stream
     from holystream.journal import Journal
 
 HELP = "ask a model; the answer goes to stdout as it arrives"
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("prompt", nargs="*", metavar="PROMPT", help="what to ask; words are joined")
     add("--model", metavar="NAME", required=True, help="such as deepseek-v3.2")
-    add_host(add, "holysheep, or openai-compatible if --base-url is given")
+    add_host(add)
     add("--system", metavar="TEXT", help="instructions that come before the prompt")
     add_sampling(add)
     add_limits(add)
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             prompt = _prompt(options)
             with (
-                _client(options) as client,
+                client_for(options) as client,
                 _stream(client, prompt, journal, options) as stream,
             ):
                 completion = printer.print(stream)
@@ -107,27 +107,17 @@ def run(options: argparse.Namespace) -> int:
 _REPEATABLE: Final = "With --temperature 0 or --seed such a break can be mended."
 
 
-def _client(options: argparse.Namespace) -> Any:
-    from holystream import Client  # noqa: PLC0415 - only when there is something to ask
-
-    return Client(
-        provider=provider_of(options),
-        base_url=options.base_url,
-        allow_http=options.allow_http,
-    )
-
-
 def _stream(
-    client: Any, prompt: str, journal: Journal | None, options: argparse.Namespace
+    client: Client, prompt: str, journal: Journal | None, options: argparse.Namespace
 ) -> Stream:
     system = [{"role": "system", "content": options.system}] if options.system else []
-    stream: Stream = client.stream(
+    arguments = asked(options)
+    arguments["journal"] = journal
+    return client.stream(
         [*system, {"role": "user", "content": prompt}],
-        **asked(options),
         stream_id=options.stream_id,
-        journal=journal,
+        **arguments,
     )
-    return stream
 
 
 def _prompt(options: argparse.Namespace) -> str:

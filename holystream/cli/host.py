@@ -9,8 +9,14 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from holystream import Client, PrioritySemaphore
+    from holystream.journal import Journal
 
-def add_host(add: Callable[..., Any], default: str) -> None:
+
+def add_host(
+    add: Callable[..., Any],
+    default: str = "holysheep, or openai-compatible if --base-url is given",
+) -> None:
     """Add the arguments that say where the API is."""
     from holystream.providers.registry import PROFILES  # noqa: PLC0415 - when it runs
 
@@ -43,6 +49,35 @@ def provider_of(options: argparse.Namespace) -> str:
     # A key for the default provider is not sent to a URL that somebody typed.
     named: str | None = options.provider
     return named or ("openai-compatible" if options.base_url else "holysheep")
+
+
+def client_for(
+    options: argparse.Namespace,
+    *,
+    provider: str | None = None,
+    journal: Journal | None = None,
+    pool: PrioritySemaphore | None = None,
+) -> Client:
+    """Return a client that asks where the arguments of `add_host` say.
+
+    Args:
+        options: The arguments.
+        provider: In place of the one that they come to.
+        journal: As for `Client`.
+        pool: As for `Client`.
+
+    Raises:
+        ConfigurationError: One of them is wrong, or the key is missing.
+    """
+    from holystream import Client  # noqa: PLC0415 - only when there is one to ask
+
+    return Client(
+        provider=provider or provider_of(options),
+        base_url=options.base_url,
+        allow_http=options.allow_http,
+        journal=journal,
+        pool=pool,
+    )
 
 
 def as_typed(options: argparse.Namespace) -> str:

@@ -22,7 +22,7 @@ from holystream.cli.asked import (
 )
 from holystream.cli.console import Output, say
 from holystream.cli.exits import DONE, FAILED, INTERRUPTED, exit_status, reworded, table
-from holystream.cli.host import add_host, add_verbose, provider_of
+from holystream.cli.host import add_host, add_verbose, client_for, provider_of
 from holystream.cli.results import Results, record
 from holystream.cli.retries import Retries
 from holystream.errors import (
@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("file", metavar="FILE", help="the prompts, a JSON value a line; - is stdin")
     add("--out", metavar="OUT", help="the results, and what to go on from; else stdout")
     add("--model", metavar="NAME", help="the model of the items that name none")
-    add_host(add, "holysheep, or openai-compatible if --base-url is given")
+    add_host(add)
     add(
         "--concurrency",
         type=whole_number,
@@ -119,7 +119,7 @@ class _Work:
 
     def run(self, stack: contextlib.ExitStack) -> int:
         """Ask all of them; return the exit status."""
-        from holystream import Client, PrioritySemaphore  # noqa: PLC0415 - if it runs
+        from holystream import PrioritySemaphore  # noqa: PLC0415 - if it runs
         from holystream.mapping.progress import progress_bar  # noqa: PLC0415 - as above
 
         options = self._options
@@ -135,14 +135,8 @@ class _Work:
         else:
             given = () if total is None else prompts.read(options.file)
             self._results = stack.enter_context(self._opened(options.out, given))
-        client = stack.enter_context(
-            Client(
-                provider=provider_of(options),
-                base_url=options.base_url,
-                allow_http=options.allow_http,
-                pool=PrioritySemaphore(options.concurrency),
-            )
-        )
+        pool = PrioritySemaphore(options.concurrency)
+        client = stack.enter_context(client_for(options, pool=pool))
         if self._output is None or not self._output.is_terminal:
             self._bar = progress_bar(total)
             stack.callback(self._bar.close)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from holystream.cli.answer import Printer, conclude
 from holystream.cli.asked import add_limits, strategies
 from holystream.cli.console import Output
 from holystream.cli.exits import DONE, table
-from holystream.cli.host import add_host, add_verbose, provider_of
+from holystream.cli.host import add_host, add_verbose, client_for
 from holystream.cli.recorded import (
     ANEW,
     BREAKS,
@@ -28,7 +28,7 @@ from holystream.cli.recorded import (
 from holystream.errors import ConfigurationError, InvalidRequest, StreamUnknown
 
 if TYPE_CHECKING:
-    from holystream import Stream
+    from holystream import Client, Stream
     from holystream.journal import Journal
     from holystream.resume.checkpoint import Recorded
 
@@ -93,7 +93,7 @@ _ADVICE: Final = (
 
 
 def _resumed(
-    client: Any, journal: Journal, output: Output, options: argparse.Namespace
+    client: Client, journal: Journal, output: Output, options: argparse.Namespace
 ) -> Stream:
     """Return what is left of a stream.
 
@@ -108,14 +108,13 @@ def _resumed(
         )
 
     def behind(after: int) -> Stream:
-        stream: Stream = client.resume(
+        return client.resume(
             options.stream_id,
             after=after,
             timeout=options.timeout,
             deadline=options.deadline,
             resume=ways,
         )
-        return stream
 
     try:
         return behind(options.after)
@@ -128,10 +127,10 @@ def _resumed(
         raise
 
 
-def _client(journal: Journal, options: argparse.Namespace) -> Any:
+def _client(journal: Journal, options: argparse.Namespace) -> Client:
     from holystream import Client  # noqa: PLC0415 - only when there is one
 
-    provider = provider_of(options)
+    provider = None
     if options.provider is None and options.base_url is None:
         begun_with = _begun_with(journal, options.stream_id)
         if begun_with is not None and _has_ended(journal, options.stream_id):
@@ -139,13 +138,8 @@ def _client(journal: Journal, options: argparse.Namespace) -> Any:
             return Client(
                 _NO_KEY, provider=begun_with, base_url=_NOWHERE, journal=journal
             )
-        provider = _addressed(begun_with) or provider
-    return Client(
-        provider=provider,
-        base_url=options.base_url,
-        allow_http=options.allow_http,
-        journal=journal,
-    )
+        provider = _addressed(begun_with)
+    return client_for(options, provider=provider, journal=journal)
 
 
 _NO_KEY: Final = "none-for-nothing-is-sent"
