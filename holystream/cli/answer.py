@@ -48,7 +48,7 @@ class Printer:
         return stream.get_final_completion()
 
     def _show(self, event: StreamEvent) -> None:
-        import holystream as hs  # noqa: PLC0415 - as in run()
+        import holystream as hs  # noqa: PLC0415 - if it runs
 
         output = self._output
         if isinstance(event, hs.TextDelta):
@@ -67,7 +67,7 @@ class Printer:
 
 def line_of(event: object) -> str | None:
     """Return the line that ``--verbose`` prints for an event."""
-    import holystream as hs  # noqa: PLC0415 - as in run()
+    import holystream as hs  # noqa: PLC0415 - if it runs
 
     match event:
         case hs.Connected():
@@ -133,11 +133,11 @@ def explain(
 
     Args:
         error: What ended the stream.
-        cause: What broke it, where more is known than ``error`` says.
         advice: What helps against a break that could not be mended; empty to leave
             that to the library, which names arguments that a command may not have.
         kept: What there is instead; empty if nothing.
         verbose: Tell more.
+        cause: What broke it, where more is known than ``error`` says.
     """
     message = error.message
     if isinstance(error, StreamInterrupted) and error.cause is not None and advice:

@@ -80,7 +80,7 @@ def seconds(text: str) -> float:
     Raises:
         ArgumentTypeError: They are no seconds.
     """
-    from holystream.clocks import check_seconds  # noqa: PLC0415 - as in add_host()
+    from holystream.clocks import check_seconds  # noqa: PLC0415 - when it runs
 
     try:
         found = float(text)

@@ -108,9 +108,6 @@ class Results:
         given: The items, where they can be read twice: all are compared before
             anything is changed.
 
-    Attributes:
-        done: How many items it has the answers of.
-
     Raises:
         InvalidRequest: It holds something else, the answers to another request, or
             another process writes it.
@@ -122,17 +119,13 @@ class Results:
     ) -> None:
         self._path = Path(path)
         self._asked = asked
+        # By what each answer is found, and of which line it is.
         self._done: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self._file = self._locked(stack, self._path)
             self._take_up(stack, given)
             self._stack = stack.pop_all()
-
-    @property
-    def done(self) -> int:
-        """How many items it had the answers of when it was opened."""
-        return len(self._done)
 
     def has(self, line: Line) -> bool:
         """Whether it has the answer to an item.

@@ -27,16 +27,14 @@ class Retries:
 
     Args:
         verbose: Tell all that happens to each item.
-
-    Attributes:
-        count: Attempts that failed and were made again.
     """
 
     def __init__(self, *, verbose: bool) -> None:
-        self.count = 0
+        # Attempts that failed and were made again.
+        self._count = 0
         self._verbose = verbose
         self._next = 0.0
-        self._lock = threading.Lock()  # guards count and _next
+        self._lock = threading.Lock()  # guards _count and _next
 
     def of(self, number: int) -> Callable[[object], None]:
         """Return what is called with each event of the item on a line."""
@@ -63,7 +61,7 @@ class Retries:
         """Count a retry; return whether it is one to tell of."""
         now = time.monotonic()
         with self._lock:
-            self.count += 1
+            self._count += 1
             due = first and now >= self._next
             if due:
                 self._next = now + _APART
@@ -71,8 +69,8 @@ class Retries:
 
     def summary(self) -> str:
         """Say how many there were; nothing if none."""
-        if not self.count:
+        if not self._count:
             return ""
-        attempts = "1 attempt" if self.count == 1 else f"{self.count} attempts"
-        were = "was" if self.count == 1 else "were"
+        attempts = "1 attempt" if self._count == 1 else f"{self._count} attempts"
+        were = "was" if self._count == 1 else "were"
         return f"; {attempts} failed and {were} made again"
