@@ -2,15 +2,15 @@
 
 The exchange decides that there is another attempt and the driver carries it out; this
 stands beside them. It picks the endpoint, tells its breaker how each attempt ended,
-asks the retry budget, and keeps the records.
+asks the retry budget, and has account.py keep the records.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Final, Literal
 
+from holystream.account import Account
 from holystream.errors import (
     JournalError,
     RateLimited,
@@ -25,12 +25,6 @@ from holystream.resilience.health import (
     asks_to_wait,
     serves_nobody,
 )
-from holystream.telemetry import (
-    AttemptRecord,
-    StreamRecord,
-    due_of_a_stream,
-    due_of_an_attempt,
-)
 from holystream.wire.faults import FaultKind
 
 if TYPE_CHECKING:
@@ -41,7 +35,7 @@ if TYPE_CHECKING:
     from holystream.resilience.budget import RetryBudget
     from holystream.resilience.pool import Priority
     from holystream.resilience.routing import Assignment, Router
-    from holystream.telemetry import Due, Telemetry
+    from holystream.telemetry import Telemetry
     from holystream.wire.faults import Fault
     from holystream.wire.guard import SocketGuard
     from holystream.wire.http import HttpConnection
@@ -51,15 +45,12 @@ _NOBODYS_FAULT: Final = frozenset(
 )
 """The endpoint did as it was asked, in vain; or it was not asked at all."""
 
-_AttemptOutcome = Literal["finished", "failed", "cancelled", "closed", "abandoned"]
-_Outcome = Literal["done", "error", "cancelled", "closed", "abandoned"]
-
 
 class Attempts:
     """Attends the attempts of one stream. One thread at a time tells it of them.
 
-    `leave` may come from any thread, a signal handler or a finaliser: it takes no lock
-    that such a thread may hold.
+    `abandon` may come from any thread, a signal handler or a finaliser: it takes no
+    lock that such a thread may hold.
     """
 
     def __init__(
@@ -77,9 +68,9 @@ class Attempts:
         self._connector = connector
         self._router = router
         self._budget = budget
-        self._telemetry = telemetry
-        self._provider = provider
-        self._priority = priority
+        self._account = Account(
+            exchange, telemetry=telemetry, provider=provider, priority=priority
+        )
         self._model = model = exchange.request.model
         self._assignment: Assignment | None = None
         # Endpoint -> whether it only asked to wait.
@@ -94,39 +85,17 @@ class Attempts:
         # The next attempt was decided on, and the budget could not pay for it.
         self._owes = False
         self._verdict: Verdict | None = None
-        # What was not told yet of the stream and of its attempt. Whoever tells may be
-        # struck by a signal at any moment, and the next one goes on.
-        self._due: Due = {}
-        self._attempt_due: Due = {}
-        # Of the stream.
-        self._opened_at = 0.0
         self._dropped_at = 0.0
-        self._started_at = 0.0
-        self._strategies: list[str] = []
-        self._recoveries: list[float] = []
-        self._broken_at: float | None = None
-        self._extent = 0
-        self._queued = 0.0
-        # Of the attempt.
-        self._strategy: str | None = None
-        self._began_at = 0.0
-        self._connected_at: float | None = None
-        self._content_at: float | None = None
-        self._waited: float | None = None
-        self._queued_now = 0.0
 
     @property
     def open(self) -> bool:
         """Whether the stream was opened, and its end was not told yet."""
-        return StreamRecord in self._due
+        return self._account.open
 
     def opened(self, now: float) -> None:
         """Take note that the stream begins."""
-        self._opened_at = now
-        self._started_at = time.time()
         self._budget.record_request()
-        self._due = due_of_a_stream()
-        self._tell_opening()
+        self._account.opened(now)
 
     def admit(self) -> None:
         """Refuse to queue where nobody would serve the attempt.
@@ -138,7 +107,7 @@ class Attempts:
         wait = self._exchange.wait
         if wait is not None:
             # It is over, and another may follow before there is an attempt.
-            self._waited = wait.delay + (self._waited or 0.0)
+            self._account.waited(wait.delay)
         self._check_quiet()
         self._router.candidates.admit(model=self._model, under_way=self._insists)
 
@@ -162,8 +131,7 @@ class Attempts:
 
     def queued(self, seconds: float) -> None:
         """Take note of a wait for a permit, in vain or not."""
-        self._queued += seconds
-        self._queued_now += seconds
+        self._account.queued(seconds)
 
     def choose(self) -> None:
         """Pick the endpoint of the next attempt, unless its exchange ends by that.
@@ -203,7 +171,7 @@ class Attempts:
                 assignment.withdraw()
                 return
         # Not later: a Ctrl-C must not leave an attempt that is not told of.
-        self._attempt_due = due_of_an_attempt()
+        self._account.chosen()
         self._assignment = assignment
         exchange.endpoint = endpoint.name
         exchange.own_key = endpoint.key is not None and endpoint.key.of_endpoint
@@ -216,36 +184,24 @@ class Attempts:
         """
         assignment = self._assignment
         assert assignment is not None, "chosen before"  # noqa: S101 - an invariant
-        self._began_at = guard.now()
-        self._connected_at = self._content_at = None
-        exchange = self._exchange
-        # Only now: another endpoint may have been picked since this was decided on.
-        self._strategy = exchange.strategy
-        if self._strategy is not None or exchange.attempts > 1:
-            self._strategies.append(self._strategy or "retry")
+        self._account.began(guard.now())
         connection = self._connector(guard, assignment.endpoint)
-        self._connected_at = guard.now()
+        self._account.connected(guard.now())
         assignment.connected()
         return connection
 
     def received(self, now: float) -> bool:
         """Take note of a read; return whether the next one is to be told as well."""
-        exchange, assignment = self._exchange, self._assignment
+        exchange, assignment, account = self._exchange, self._assignment, self._account
         if assignment is None:
             return False
-        if self._content_at is None:
+        if not account.content_came:
             if not exchange.generated:
                 if exchange.answering:
                     assignment.answered()
                 return True
-            self._content_at = now
-            assignment.first_content(now - self._began_at)
-        if self._broken_at is not None:
-            if exchange.transcript.extent <= self._extent:
-                return True
-            self._recoveries.append(now - self._broken_at)
-            self._broken_at = None
-        return False
+            assignment.first_content(account.first_content(now))
+        return account.recovers(now)
 
     def failed(
         self, fault: Fault, events: list[StreamEvent], now: float
@@ -259,10 +215,8 @@ class Attempts:
         self._verdict = error.verdict
         if assignment is not None:
             self._failed_at[assignment.endpoint.name] = asks_to_wait(error)
-        self._tell_attempt("failed", error, now)
-        if self._broken_at is None and exchange.transcript.extent:
-            self._broken_at = now
-            self._extent = exchange.transcript.extent
+        self._account.attempt_ended("failed", error, now)
+        self._account.broke_off(now)
         if exchange.error is error and self._may_leave(error):
             events += exchange.elsewhere()
         if exchange.error is None and not self._charge(error):
@@ -281,8 +235,8 @@ class Attempts:
         assignment, self._assignment = self._assignment, None
         if assignment is not None:
             assignment.finished()
-        self._tell_attempt("finished", None, now)
-        self._tell_stream("done", None, now)
+        self._account.attempt_ended("finished", None, now)
+        self._account.stream_ended("done", None, now)
 
     def ended(self, error: BaseException | None, now: float) -> None:
         """Take note that the stream is over, complete or not."""
@@ -296,9 +250,10 @@ class Attempts:
         outcome = _outcome(error)
         if assignment is not None:
             assignment.release_later()
-        ended: _AttemptOutcome = "failed" if outcome == "error" else outcome  # type: ignore[assignment]  # no attempt is "done" here
-        self._tell_attempt(ended, error, now)
-        self._tell_stream(outcome, error, now)
+        self._account.attempt_ended(
+            "failed" if outcome == "error" else outcome, error, now
+        )
+        self._account.stream_ended(outcome, error, now)
 
     def abandon(self, now: float) -> None:
         """Let go of the endpoint: the stream was dropped. Takes no lock."""
@@ -311,11 +266,11 @@ class Attempts:
         """Tell of a stream that was dropped."""
         now = self._dropped_at
         if self._exchange.complete:
-            self._tell_stream("done", None, now)
+            self._account.stream_ended("done", None, now)
             return
         self._assignment = None
-        self._tell_attempt("abandoned", None, now)
-        self._tell_stream("abandoned", None, now)
+        self._account.attempt_ended("abandoned", None, now)
+        self._account.stream_ended("abandoned", None, now)
 
     def _charge(self, error: StreamError) -> bool:
         """Charge the budget with the next attempt; return whether there may be one."""
@@ -361,87 +316,12 @@ class Attempts:
         Streams go on through such cuts; a breaker that opened by them would send away
         new ones that could do the same.
         """
-        return self._content_at is not None and len(self._router.endpoints) == 1
-
-    def _tell_opening(self) -> None:
-        self._telemetry.opened(
-            self._provider, self._exchange.endpoint, self._model, self._due
-        )
-
-    def _tell_attempt(
-        self, outcome: _AttemptOutcome, error: BaseException | None, now: float
-    ) -> None:
-        if not self._attempt_due:
-            return
-        verdict = getattr(error, "verdict", None)
-        phase = getattr(error, "phase", None)
-        began = self._began_at
-        self._telemetry.attempt(
-            AttemptRecord(
-                stream_id=self._exchange.stream_id,
-                number=self._exchange.attempts,
-                provider=self._provider,
-                endpoint=self._exchange.endpoint,
-                model=self._model,
-                strategy=self._strategy,
-                outcome=outcome,
-                error_type=None if error is None else type(error).__name__,
-                verdict=None if verdict is None else verdict.name,
-                phase=None if phase is None else phase.name,
-                queued=self._queued_now,
-                connect=_since(began, self._connected_at),
-                first_content=_since(began, self._content_at),
-                duration=max(0.0, now - began),
-                delay=self._waited,
-            ),
-            self._attempt_due,
-        )
-        # What comes now is before the next one.
-        self._waited, self._queued_now = None, 0.0
-
-    def _tell_stream(
-        self, outcome: _Outcome, error: BaseException | None, now: float
-    ) -> None:
-        if not self.open:
-            return
-        self._tell_opening()
-        exchange = self._exchange
-        completion = exchange.completion
-        self._telemetry.stream(
-            StreamRecord(
-                stream_id=exchange.stream_id,
-                provider=self._provider,
-                model=self._model,
-                response_model=completion.model if completion else None,
-                endpoint=exchange.endpoint,
-                priority=self._priority,
-                outcome=outcome,
-                error_type=None if error is None else type(error).__name__,
-                attempts=exchange.attempts,
-                interruptions=exchange.interruptions,
-                strategies=tuple(self._strategies),
-                guarantee=completion.guarantee.name if completion else "PARTIAL",
-                finish_reason=completion.finish_reason if completion else None,
-                queued=self._queued,
-                ttft=exchange.ttft,
-                duration=max(0.0, now - self._opened_at),
-                recoveries=tuple(self._recoveries),
-                usage=completion.usage if completion else None,
-                total_usage=completion.total_usage if completion else None,
-                wasted_tokens=completion.wasted_tokens if completion else 0,
-                saved_tokens=completion.saved_tokens if completion else 0,
-                request_id=exchange.request_id,
-                started_at=self._started_at,
-            ),
-            self._due,
-        )
+        return self._account.content_came and len(self._router.endpoints) == 1
 
 
-def _since(began: float, at: float | None) -> float | None:
-    return None if at is None else max(0.0, at - began)
-
-
-def _outcome(error: BaseException | None) -> _Outcome:
+def _outcome(
+    error: BaseException | None,
+) -> Literal["error", "cancelled", "closed"]:
     if isinstance(error, StreamCancelled):
         return "cancelled"
     if error is None or isinstance(error, (StreamClosed, GeneratorExit)):

@@ -51,6 +51,7 @@ FLOORS = {
     "recovery": 5,
     "detached": 5,
     "multiplexer": 5,
+    "account": 5,
     "attempts": 6,
     "finding": 6,
     "stream": 6,

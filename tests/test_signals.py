@@ -31,6 +31,7 @@ from holystream.simulator import Simulator
 
 SOON = 10.0
 COUNTING = (
+    "holystream/account.py",
     "holystream/attempts.py",
     "holystream/telemetry/collecting.py",
     "holystream/telemetry/tally.py",
