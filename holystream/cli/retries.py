@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 _APART: Final = 1.0
 """Seconds between two lines."""
 
+_HELD_BACK: Final = {
+    "circuit open": "the host fails, and is left alone for now",
+    "server hint": "another item was told so",
+}
+"""Why an item waits of which no attempt has failed."""
+
 
 class Retries:
     """Counts the retries of all items, and tells of some. Thread-safe.
@@ -41,28 +47,37 @@ class Retries:
         from holystream.events import Interrupted, Waiting  # noqa: PLC0415 - if it runs
 
         why = ""
-        told = False
+        failed = told = False
 
         def tell(event: object) -> None:
-            nonlocal why, told
+            nonlocal why, failed, told
             line = line_of(event) if self._verbose else None
             if isinstance(event, Interrupted):
                 why = reworded(event.error.message)
-            elif isinstance(event, Waiting) and self._counted(first=not told):
-                told = True
-                line = line or again(event, why)
+                failed = True
+            elif isinstance(event, Waiting):
+                if failed:
+                    self._count_one()
+                # It may wait again, for a breaker or for quiet, without an attempt.
+                failed = False
+                if not told and self._is_due():
+                    told = True
+                    line = line or again(event, why or _HELD_BACK.get(event.reason, ""))
             if line:
                 clear_line()
                 say(f"line {number}: {line}")
 
         return tell
 
-    def _counted(self, *, first: bool) -> bool:
-        """Count a retry; return whether it is one to tell of."""
-        now = time.monotonic()
+    def _count_one(self) -> None:
         with self._lock:
             self._count += 1
-            due = first and now >= self._next
+
+    def _is_due(self) -> bool:
+        """Whether there was no line of late; then this one is the last."""
+        now = time.monotonic()
+        with self._lock:
+            due = now >= self._next
             if due:
                 self._next = now + _APART
             return due

@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from holystream.cli import main, prompts, results
+from holystream import Interrupted, StreamError, Waiting
+from holystream.cli import main, prompts, results, retries
 from holystream.simulator import Script
 
 
@@ -379,6 +380,27 @@ def test_files_that_cannot_be(  # noqa: PLR0917 - fixtures
     assert result.status == 2
     assert complaint in result.err
     assert sim.requests == ()
+
+
+def test_what_waits_without_an_attempt_is_no_retry(capsys):
+    told = retries.Retries(verbose=False)
+    for reason in ("circuit open", "server hint"):
+        tell = told.of(7)
+        for _ in range(3):
+            tell(Waiting(delay=5.0, reason=reason, attempt=1))
+        told._next = 0.0
+    assert told.summary() == ""
+    assert capsys.readouterr().err.splitlines() == [
+        f"holystream: line 7: attempt 1 in 5.00 s{why}"
+        for why in (
+            ": the host fails, and is left alone for now",
+            ", as the server asks: another item was told so",
+        )
+    ]
+    tell(Interrupted(error=StreamError("it broke"), attempt=1))
+    tell(Waiting(delay=1.0, reason="backoff", attempt=2))
+    tell(Waiting(delay=5.0, reason="circuit open", attempt=2))
+    assert told.summary() == "; 1 attempt failed and was made again"
 
 
 def test_a_host_that_never_comes_back_ends_it(sim, words, files, monkeypatch, capsys):
