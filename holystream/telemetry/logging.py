@@ -81,7 +81,8 @@ def log_from_environment(
                 f"{VARIABLE} is {said[:20]!r}, and is passed over: it may be "
                 f"{', '.join(LEVELS)} or off",
                 RuntimeWarning,
-                stacklevel=3,
+                # Whoever makes a client, which has a builder made, which calls this.
+                stacklevel=4,
             )
         return
     with _handlers_lock:

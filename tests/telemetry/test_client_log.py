@@ -45,3 +45,5 @@ def test_a_wrong_word_is_told_and_does_not_end_the_program():
     done = log_of(HOLYSTREAM_LOG="loud")
     assert done.returncode == 0
     assert done.stderr.count("RuntimeWarning: HOLYSTREAM_LOG is 'loud'") == 1
+    # Of the line that makes the client, not of one of ours.
+    assert done.stderr.startswith("<string>:")
