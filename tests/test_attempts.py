@@ -91,7 +91,49 @@ def test_a_deadline_that_passes_in_the_queue_is_no_retry(simulator, holystream_c
             next(stream)
     assert len(simulator.requests) == 1
     assert budget.statistics().spent == 1
+    assert streams[0].strategies == ()
+
+
+def test_a_plain_retry_goes_on_with_no_text(simulator):
+    simulator.play(Script(status=503))
+    with client_for(simulator.base_url, retry=AGAIN) as client:
+        attempts, streams = recorded(client)
+        client.complete("echo:hello")
+        found = client.metrics().streams
+    assert [each.strategy for each in attempts] == [None, None]
     assert streams[0].strategies == ("retry",)
+    assert found.strategies == {}
+    assert found.retries == {"Overloaded": 1}
+
+
+def test_an_attempt_that_went_elsewhere_is_told_as_it_was_made():
+    """Where the rest was kept nobody answers, so the answer is replayed elsewhere."""
+    with (
+        Simulator(
+            script=Script(ids="named", gate=None, cut_at=4000), text=lambda _: TEXT
+        ) as keeping,
+        Simulator(text=lambda _: TEXT) as other,
+        client_for(
+            None,
+            endpoints=[
+                Endpoint(keeping.base_url, name="keeping"),
+                Endpoint(other.base_url, name="other", priority=1),
+            ],
+            retry=AGAIN,
+        ) as client,
+    ):
+        attempts, streams = recorded(client)
+        for event in client.stream("hello", temperature=0):
+            if isinstance(event, Interrupted):
+                keeping.close()
+        found = client.metrics().streams
+    assert [(each.endpoint, each.strategy) for each in attempts] == [
+        ("keeping", None),
+        ("keeping", "cursor"),
+        ("other", "replay"),
+    ]
+    assert streams[0].strategies == ("cursor", "replay")
+    assert found.strategies == {"cursor": 1, "replay": 1}
 
 
 def test_what_was_waited_for_a_permit_in_vain_is_told(simulator):

@@ -76,7 +76,8 @@ class StreamRecord:
         error_type: The name of the error's class, or None without an error.
         attempts: Connections that were tried.
         interruptions: Faults that were met on the way.
-        strategies: How the answer went on after each of them.
+        strategies: How each attempt after them was made: as an attempt's strategy, and
+            "retry" where there was no text to go on with.
         guarantee: The name of the `Guarantee` of what was delivered.
         finish_reason: Why the first choice ended, or None.
         queued: How long it waited in the pool's queue, all attempts together.
