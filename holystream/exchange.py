@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 
 class Exchange:
-    """The state of one answer.
+    """The state of one answer. Not thread-safe, but for its transcript.
 
     Attributes:
         transcript: What has been returned so far.
@@ -69,12 +69,13 @@ class Exchange:
         interruptions: Attempts that failed.
         guarantee: What the text so far is worth.
         completion: The finished answer, once it is.
-        own_key: The key is the endpoint's own, and not the client's.
         complete: Whether it is.
+        own_key: The key is the endpoint's own, and not the client's.
         error: Why no answer will come, once that is so.
         failure: The fault that the last batch brought, to be passed to `fault`.
         folds: Reads whose content is in the transcript.
-        wait: What to wait for before the next attempt.
+        wait: What to wait for before the next attempt; without meaning once there is
+            an error.
         patient: It waits for a breaker and for whoever asks for quiet, as far as its
             deadline allows, instead of being sent away: nobody waits for it alone.
         bidden: It is patient, and the last attempt that failed was told when to come
@@ -502,6 +503,8 @@ class Exchange:
         """Make no other attempt, though one was decided on."""
         if self.fault_error is not None:
             self.wait = None
+            # Whoever goes on elsewhere notes it anew.
+            self._ledger.retract()
             self.error = self._given_up(self.fault_error, reason)
 
     def _waiting(self, wait: Wait) -> Waiting:

@@ -7,7 +7,7 @@ import dataclasses
 import msgspec
 import pytest
 
-from holystream import Interrupted
+from holystream import Interrupted, RetryBudget, StreamInterrupted
 from holystream.resume.checkpoint import Checkpoint
 from holystream.simulator import Script
 
@@ -52,6 +52,24 @@ def test_as_if_one_process_had_done_it_all(sim, connect, name, by):
     completion = stream.get_final_completion()
     assert completion.interruption_costs == whole.interruption_costs
     assert completion.total_usage == whole.total_usage
+
+
+@pytest.mark.parametrize("by", ["journal", "token"])
+def test_what_the_budget_could_not_pay_for_is_counted_once(sim, connect, by):
+    client = connect(resume=("replay",), retry_budget=RetryBudget(ratio=0, floor=0))
+    sim.play(Script(cut_at=CUTS[0]), Script())
+    stream = client.stream(QUESTION, stream_id="s", temperature=0)
+    with pytest.raises(StreamInterrupted, match="the retry budget is spent") as caught:
+        stream.until_done()
+    if by == "journal":
+        stream = client.resume("s")
+    else:
+        text = caught.value.partial_text
+        stream = client.resume(
+            caught.value.resume_token, messages=QUESTION, partial_text=text
+        )
+    completion = stream.get_final_completion()
+    assert [cost.strategy for cost in completion.interruption_costs] == ["replay"]
 
 
 def test_what_an_older_version_wrote_can_be_gone_on_with(sim, client, journal):
