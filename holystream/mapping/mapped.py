@@ -34,12 +34,16 @@ from holystream.resilience.circuit import VOTES, Vote
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
+    from typing import TypeAlias
 
     from holystream.mapping.items import Prompt
     from holystream.mapping.orders import Order
     from holystream.mapping.progress import Bar
     from holystream.mapping.runner import Runner
     from holystream.stream import Stream
+
+    # An item's index, the item, and its end; None only wakes the reader.
+    _End: TypeAlias = tuple[int, MapItem, Completion | BaseException] | None
 
 AHEAD = 2
 """Prompts that are pulled at most and not handed over, for each stream at a time: so
@@ -98,11 +102,8 @@ class Map:
         self._process = os.getpid()
         # Held by the thread that iterates; nobody waits for it.
         self._iterating = threading.Lock()
-        # From the runner's threads: an item's index, the item, and its end. None wakes
-        # the reader to look at `_closed`.
-        self._ends: SimpleQueue[
-            tuple[int, MapItem, Completion | BaseException] | None
-        ] = SimpleQueue()
+        # From the runner's threads, and from whoever sets `_closed`.
+        self._ends: SimpleQueue[_End] = SimpleQueue()
         # Set by any thread, and never unset.
         self._cancelled = False
         self._closed = False
@@ -231,7 +232,7 @@ class Map:
 
     def _receive(self) -> None:
         """Wait for the end of an item, if none is there."""
-        ends: list[tuple[int, MapItem, Completion | BaseException] | None] = []
+        ends: list[_End] = []
         began = time.monotonic()
         left = None if self._gave_up else max(0.0, OUTAGE - self._in_vain)
         try:
@@ -239,13 +240,14 @@ class Map:
         except Empty:
             ends.append(None)
         self._in_vain += time.monotonic() - began
-        if ends[0] is not None and not _is_outage(ends[0][2]):
+        (found,) = ends
+        if found is not None and not _is_outage(found[2]):
             self._in_vain = 0.0
         if self._in_vain >= OUTAGE and not self._gave_up:
             self._give_up()
-        if ends[0] is None:
+        if found is None:
             return
-        index, item, end = ends[0]
+        index, item, end = found
         if isinstance(end, Completion):
             self._done += 1
             result = MapResult(index=index, item=item, completion=end)
@@ -384,7 +386,7 @@ def _is_outage(end: Completion | BaseException) -> bool:
 
 
 def _tell(
-    ends: SimpleQueue[tuple[int, MapItem, Completion | BaseException] | None],
+    ends: SimpleQueue[_End],
     index: int,
     item: MapItem,
     end: Completion | BaseException,
