@@ -29,7 +29,7 @@ class ServerDidNotStart(HolystreamError):
 
 
 class ServerProcess:
-    """One simulator, again and again.
+    """One simulator, again and again. Not thread-safe.
 
     Args:
         text: The text of all its answers.

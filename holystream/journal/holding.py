@@ -38,7 +38,7 @@ class StoredClaim(Claim):
 
 
 class HeldFile:
-    """What an SQLite journal does with its file, whatever is asked of it."""
+    """What an SQLite journal does with its file, whatever is asked. Thread-safe."""
 
     def __init__(
         self,

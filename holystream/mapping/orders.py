@@ -22,7 +22,7 @@ class Order(Protocol):
 
 
 class AsTheyFinish:
-    """The result that was there first comes first."""
+    """The result that was there first comes first. Not thread-safe."""
 
     def __init__(self) -> None:
         self._there: collections.deque[MapResult] = collections.deque()
@@ -37,7 +37,7 @@ class AsTheyFinish:
 
 
 class AsTheyCame:
-    """The results come in the order of the prompts."""
+    """The results come in the order of the prompts. Not thread-safe."""
 
     def __init__(self) -> None:
         self._there: dict[int, MapResult] = {}

@@ -43,7 +43,7 @@ def progress_bar(total: int | None) -> Bar:
 
 
 class Lines:
-    """A line now and then; on a terminal always the same one."""
+    """A line now and then; on a terminal always the same one. Not thread-safe."""
 
     def __init__(self, total: int | None) -> None:
         self._total = total
@@ -80,7 +80,7 @@ def _write(text: str) -> None:
 
 
 class RichBar:
-    """The bar of rich."""
+    """The bar of rich. Not thread-safe."""
 
     def __init__(self, total: int | None) -> None:
         # If it is there, and asked for; mypy may run where it is not.
@@ -108,7 +108,7 @@ class RichBar:
 
 
 class TqdmBar:
-    """The bar of tqdm."""
+    """The bar of tqdm. Not thread-safe."""
 
     def __init__(self, total: int | None) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - as of rich
