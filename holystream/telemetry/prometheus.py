@@ -78,7 +78,7 @@ class PrometheusExporter:
         }
         # Of all these, each use is one step: a look-up, a setting, a copy, a removal.
         self._attached: dict[object, Telemetry] = {}
-        self._shown: dict[tuple[str, str], bool] = {}
+        self._shown: set[tuple[str, str]] = set()
         self._models: dict[tuple[str, str], tuple[str, str]] = {}
         self._causes: dict[str, str] = {}
 
@@ -112,8 +112,8 @@ class PrometheusExporter:
             active = self._sum()
             if active == shown:
                 return
-            for who in {*self._shown.copy(), *active}:
-                self._shown[who] = True
+            for who in self._shown.copy() | active.keys():
+                self._shown.add(who)
                 self._metrics[names.ACTIVE.name].labels(*who).set(active.get(who, 0))
             shown = active
 
