@@ -201,8 +201,7 @@ class Exchange:
             decoder=decoder,
             cursor=cursor,
             endpoint=self.endpoint,
-            # Whoever goes on notes anew how the last attempt ended.
-            spent=self._ledger.spent if self.wait is None else self._ledger.before,
+            spent=self._ledger.spent,
             generated=self.generated,
             written=self.transcript.written,
         )
@@ -246,6 +245,7 @@ class Exchange:
         self.attempts += 1
         self.wait = None
         self.failure = None
+        self._ledger.began()
         self.next_request, self._decoder = self._joining.attempt(self.attempts)
         self._counted = self.transcript.content_events
         self._swallowed = 0
@@ -503,8 +503,6 @@ class Exchange:
         """Make no other attempt, though one was decided on."""
         if self.fault_error is not None:
             self.wait = None
-            # Whoever goes on elsewhere notes it anew.
-            self._ledger.retract()
             self.error = self._given_up(self.fault_error, reason)
 
     def _waiting(self, wait: Wait) -> Waiting:

@@ -53,11 +53,11 @@ class Ledger:
 
     __slots__ = (
         "_attempts",
-        "_before",
         "_interruptions",
         "_kept",
         "_prompt",
         "_read_more",
+        "_settled",
     )
 
     def __init__(self, prompts: Sequence[str]) -> None:
@@ -68,8 +68,17 @@ class Ledger:
         self._kept = 0
         # What the present attempt read beside the prompt.
         self._read_more = 0
-        # What stood before the last interruption was noted.
-        self._before = (0, 0, 0, 0)
+        # What stood when the last attempt began.
+        self._settled = (0, 0, 0, 0)
+
+    def began(self) -> None:
+        """Note that an attempt begins, as was noted how it joins on."""
+        self._settled = (
+            len(self._attempts),
+            len(self._interruptions),
+            self._kept,
+            self._read_more,
+        )
 
     def interrupted(
         self,
@@ -91,12 +100,6 @@ class Ledger:
             standing: Tokens that the caller holds.
             usage: What the server reported of this attempt.
         """
-        self._before = (
-            len(self._attempts),
-            len(self._interruptions),
-            self._kept,
-            self._read_more,
-        )
         invested = self._kept + generated
         billed = verdict in _BILLED or generated > 0
         if strategy is not None and strategy.keeps:
@@ -121,32 +124,17 @@ class Ledger:
             self._note(name, reads_prompt=billed, wasted=invested)
 
     def retract(self) -> None:
-        """Forget how the last attempt joined on: another way was found."""
-        attempts, interruptions, self._kept, self._read_more = self._before
+        """Forget how the next attempt joins on: it goes another way."""
+        attempts, interruptions, self._kept, self._read_more = self._settled
         del self._attempts[attempts:], self._interruptions[interruptions:]
 
     @property
     def spent(self) -> Spent | None:
-        """What it holds; None before the first interruption."""
-        return self._up_to(
-            len(self._attempts), len(self._interruptions), self._kept, self._read_more
-        )
+        """What it held when the last attempt began; None before any interruption.
 
-    @property
-    def before(self) -> Spent | None:
-        """What it held before the last interruption was noted."""
-        return self._up_to(*self._before)
-
-    def restore(self, spent: Spent | None) -> None:
-        """Hold what another ledger held."""
-        if spent is not None:
-            self._attempts = list(spent.attempts)
-            self._interruptions = list(spent.interruptions)
-            self._kept, self._read_more = spent.kept, spent.read_more
-
-    def _up_to(
-        self, attempts: int, interruptions: int, kept: int, read_more: int
-    ) -> Spent | None:
+        How that attempt ended is for the one to note who makes the next.
+        """
+        attempts, interruptions, kept, read_more = self._settled
         if not interruptions:
             return None
         return Spent(
@@ -155,6 +143,14 @@ class Ledger:
             kept,
             read_more,
         )
+
+    def restore(self, spent: Spent | None) -> None:
+        """Hold what another ledger held."""
+        if spent is not None:
+            self._attempts = list(spent.attempts)
+            self._interruptions = list(spent.interruptions)
+            self._kept, self._read_more = spent.kept, spent.read_more
+            self.began()
 
     def usage(self, reported: Usage | None, *, generated: int) -> Usage:
         """Return the tokens of the last attempt."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
 
-from holystream import Interrupted, RetryBudget, StreamInterrupted
+from holystream import (
+    Interrupted,
+    PrioritySemaphore,
+    QueueTimeout,
+    RetryBudget,
+    RetryPolicy,
+    StreamInterrupted,
+    Timeouts,
+)
 from holystream.resume.checkpoint import Checkpoint
 from holystream.simulator import Script
 
@@ -70,6 +79,32 @@ def test_what_the_budget_could_not_pay_for_is_counted_once(sim, connect, by):
         )
     completion = stream.get_final_completion()
     assert [cost.strategy for cost in completion.interruption_costs] == ["replay"]
+
+
+def test_who_came_no_further_than_the_queue_has_noted_nothing(sim, connect):
+    client = connect(
+        resume=("replay",),
+        retry=RetryPolicy(attempts=1),
+        pool=PrioritySemaphore(1),
+        timeout=Timeouts(queue=0.01),
+        journal=None,
+    )
+    sim.play(Script(cut_at=CUTS[0]), Script())
+    stream = client.stream(QUESTION, temperature=0)
+    with pytest.raises(StreamInterrupted):
+        stream.until_done()
+
+    def again():
+        return client.resume(
+            stream.resume_token, messages=QUESTION, partial_text=stream.partial_text
+        )
+
+    with ThreadPoolExecutor(1) as other, other.submit(client.pool.acquire).result():
+        stream = again()
+        with pytest.raises(QueueTimeout):
+            stream.until_done()
+    (cost,) = again().get_final_completion().interruption_costs
+    assert cost.wasted_completion_tokens > 0
 
 
 def test_what_an_older_version_wrote_can_be_gone_on_with(sim, client, journal):
