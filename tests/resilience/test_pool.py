@@ -24,6 +24,7 @@ from holystream.errors import (
     Verdict,
 )
 from holystream.resilience import forks, waiting
+from holystream.resilience.lanes import Lanes, Waiter
 from holystream.resilience.pool import Permit, PrioritySemaphore
 
 FILES = tuple(
@@ -292,6 +293,30 @@ class TestRaces:
         assert permit.held
         now = pool.statistics()
         assert (now.in_use, now.timeouts, now.waited) == (1, 0, 1)
+
+    def test_a_waiter_that_is_granted_as_it_leaves_the_queue_keeps_the_permit(self):
+        pool = PrioritySemaphore(1)
+        holder = pool.acquire()
+
+        class Leaving(Waiter):
+            """Acts when it has looked for its permit, and is about to leave."""
+
+            __slots__ = ()
+
+            @property
+            def aborted(self):
+                holder.release()
+                return False
+
+            @aborted.setter
+            def aborted(self, _):
+                pass
+
+        waiter = Leaving("normal")
+        assert pool._grants.join(waiter, Lanes.add, 1)
+        assert waiting.wait(pool._grants, waiter, None, 0)
+        now = pool.statistics()
+        assert (now.in_use, now.timeouts, now.cancels) == (1, 0, 0)
 
     def test_a_waiter_that_is_granted_and_cancelled_passes_the_permit_on(self):
         pool = PrioritySemaphore(1)
