@@ -16,10 +16,9 @@ from holystream.errors import (
     StreamError,
     StreamExists,
     StreamFinished,
-    StreamUnknown,
 )
 from holystream.events import Failed, Rewound, TextDelta
-from holystream.journal import Entries, JournalState, Outcome
+from holystream.journal import Entries, JournalState, Outcome, refusals
 from holystream.journal.codec import decode
 from holystream.recovered import (
     NONSENSE,
@@ -114,13 +113,7 @@ def recorded(
     if meta is None:
         return found
     there = Recorded.decode(meta.request)
-    asked = Recorded.of(
-        found.request,
-        provider=found.provider,
-        resume=there.resume,
-        min_guarantee=there.min_guarantee,
-    )
-    if Recorded.decode(asked.encode()) != there:
+    if not there.is_of(found.request, provider=found.provider):
         raise StreamExists(
             f"the journal holds another stream {found.stream_id!r} than the one of the "
             "token: go on with another journal"
@@ -247,7 +240,7 @@ def _recovered(
 def _meta(journal: Journal, stream_id: str) -> StreamMeta:
     meta = journal.meta(stream_id)
     if meta is None:
-        raise _unknown(stream_id)
+        raise refusals.unknown(stream_id)
     return meta
 
 
@@ -257,7 +250,7 @@ def _retold(journal: Journal, stream_id: str, text: str | None) -> Retelling:
     while True:
         reading = journal.read(stream_id, after=after)
         if not isinstance(reading, Entries):
-            raise _unknown(stream_id)
+            raise refusals.unknown(stream_id)
         if not reading.events:
             return retold
         retold.add(reading.events)
@@ -278,13 +271,6 @@ def _error_of(meta: StreamMeta, transcript: Transcript) -> StreamError | None:
     error.partial_text = transcript.text
     error.stream_id = meta.stream_id
     return error
-
-
-def _unknown(stream_id: str) -> StreamUnknown:
-    return StreamUnknown(
-        f"the journal has no stream {stream_id!r}: it was never recorded there, or its "
-        "time was over"
-    )
 
 
 _OTHER_TEXT = (

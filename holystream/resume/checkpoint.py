@@ -134,6 +134,17 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
             deterministic=self.deterministic,
         )
 
+    def is_of(self, request: ChatRequest, *, provider: str) -> bool:
+        """Whether it is what is kept of a request, whatever may become of that."""
+        other = Recorded.of(
+            request,
+            provider=provider,
+            resume=self.resume,
+            min_guarantee=self.min_guarantee,
+        )
+        # Bytes do not tell a tuple from a list.
+        return Recorded.decode(other.encode()) == self
+
     def encode(self) -> bytes:
         """Return it as bytes."""
         return _encoder.encode(self)
