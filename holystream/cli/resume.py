@@ -25,7 +25,7 @@ from holystream.cli.recorded import (
     checked_ways,
     needed_journal,
 )
-from holystream.errors import ConfigurationError, InvalidRequest, StreamUnknown
+from holystream.errors import ConfigurationError, InvalidRequest
 
 if TYPE_CHECKING:
     from holystream import Client, Stream
@@ -169,11 +169,12 @@ def _recorded(journal: Journal, stream_id: str) -> Recorded:
     Raises:
         StreamUnknown: There is no such stream.
     """
+    from holystream.journal import refusals  # noqa: PLC0415 - as above
     from holystream.resume.checkpoint import Recorded  # noqa: PLC0415 - as above
 
     meta = journal.meta(stream_id)
     if meta is None:
-        raise StreamUnknown(f"the journal has no stream {stream_id!r}, or no longer")
+        raise refusals.unknown(stream_id)
     return Recorded.decode(meta.request)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from holystream.cli.answer import kept
 from holystream.cli.console import Output, say
@@ -103,7 +103,7 @@ class _Follower:
         while True:
             reading = self._journal.read(self._stream_id, after=after, wait=_LOOK)
             if not isinstance(reading, Entries):
-                return self._gone()
+                self._gone()
             after = reading.last_seq
             if not all(map(self._show, reading.events)):
                 return FAILED
@@ -118,7 +118,7 @@ class _Follower:
 
         meta = self._journal.meta(self._stream_id)
         if meta is None:
-            return self._gone()
+            self._gone()
         if meta.next_seq > after + 1:
             return None
         if meta.state is JournalState.FINISHED:
@@ -202,13 +202,11 @@ class _Follower:
             return f"the endpoint {self._endpoint!r} has"
         return "it was begun with"
 
-    def _gone(self) -> int:
-        from holystream.errors import StreamUnknown  # noqa: PLC0415 - as above
+    def _gone(self) -> NoReturn:
+        from holystream.journal import refusals  # noqa: PLC0415 - as above
 
         self._output.end_line()
-        raise StreamUnknown(
-            f"the journal has no stream {self._stream_id!r}, or no longer"
-        )
+        raise refusals.unknown(self._stream_id)
 
 
 def _row(info: StreamInfo) -> str:
