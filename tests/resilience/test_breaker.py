@@ -12,11 +12,11 @@ import gc
 import logging
 import os
 import random
-import signal
 import sys
 import threading
 
 import pytest
+from conditions import SOON, Clock, crowd, in_child
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -32,9 +32,6 @@ from holystream.resilience.circuit import (
     Vote,
 )
 
-SOON = 20.0
-"""Seconds within which whatever should happen has happened on any machine."""
-
 CLOSED, OPEN, HALF_OPEN = (
     BreakerState.CLOSED,
     BreakerState.OPEN,
@@ -43,16 +40,6 @@ CLOSED, OPEN, HALF_OPEN = (
 FORCED_OPEN, DISABLED = BreakerState.FORCED_OPEN, BreakerState.DISABLED
 
 STEADY = BreakerPolicy(jitter=0.0)
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 def made(policy=STEADY, **options):
@@ -380,7 +367,7 @@ class TestHalfOpen:
         clock.now += 60.0
         barrier, tickets = threading.Barrier(64), []
 
-        def run():
+        def run(_):
             barrier.wait(SOON)
             tickets.append(breaker.try_acquire())
 
@@ -440,7 +427,7 @@ class TestHalfOpen:
         breaker, _ = in_state(HALF_OPEN)
         granted = []
 
-        def die():
+        def die(_):
             ticket = breaker.acquire()
             granted.append(ticket.serial)
             raise ZeroDivisionError
@@ -573,18 +560,6 @@ class TestPolicy:
 class TestFork:
     """A child knows what its parent knew, and none of its tickets."""
 
-    def in_child(self, check):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                signal.alarm(int(SOON))
-                status = 0 if check() else 2
-            finally:
-                os._exit(status)
-        _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status)
-
     def test_an_open_one_is_open_in_the_child_too(self):
         breaker, clock = in_state(OPEN)
 
@@ -594,7 +569,7 @@ class TestFork:
             breaker.acquire().answered()
             return refused and breaker.state is CLOSED
 
-        assert self.in_child(check) == 0
+        assert in_child(check) == 0
         assert breaker.state is OPEN
 
     def test_the_parents_tickets_do_not_vote_in_the_child(self):
@@ -606,7 +581,7 @@ class TestFork:
                 ticket.failed(Verdict.NOT_SENT)
             return breaker.state is CLOSED and breaker.statistics().stale == 5
 
-        assert self.in_child(check) == 0
+        assert in_child(check) == 0
         for ticket in tickets:
             ticket.failed(Verdict.NOT_SENT)
         assert breaker.state is OPEN
@@ -614,13 +589,13 @@ class TestFork:
     def test_the_parents_probe_does_not_jam_the_child(self):
         breaker, _ = in_state(HALF_OPEN)
         probe = breaker.acquire()
-        assert self.in_child(lambda: breaker.acquire().valid) == 0
+        assert in_child(lambda: breaker.acquire().valid) == 0
         assert probe.valid
 
     def test_a_lock_that_a_thread_held_is_free_in_the_child(self):
         breaker, _ = made()
         with breaker._lock:
-            assert self.in_child(lambda: breaker.acquire().valid) == 0
+            assert in_child(lambda: breaker.acquire().valid) == 0
 
 
 class Strike:
@@ -693,30 +668,12 @@ def interrupted(scene, line):
     return strike.struck
 
 
-def crowd(run, count):
-    """Run in so many threads at once, that change as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(SOON)
-            assert not thread.is_alive()
-    finally:
-        sys.setswitchinterval(before)
-
-
 def test_a_crowd_adds_up():
     breaker, clock = made(BreakerPolicy(open_for=0.001, failures=3, probes=2))
-    seeds = iter(range(100))
-    lock, most = threading.Lock(), []
-    refused = []
+    most, refused = [], []
 
-    def run():
-        with lock:
-            rng = random.Random(next(seeds))
+    def run(seed):
+        rng = random.Random(seed)
         for turn in range(200):
             clock.now += 0.0001
             ticket = breaker.try_acquire(f"s{rng.random()}")

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import sys
 import threading
 
 import pytest
+from conditions import SOON, Clock, crowd, in_child
 from hypothesis import given, strategies as st
 
 from holystream.client import DEFAULT_PERMITS
 from holystream.errors import ConfigurationError
 from holystream.resilience.budget import SPENT, RetryBudget
 from holystream.resilience.retry import RetryPolicy
-
-SOON = 20.0
-"""Seconds within which whatever should happen has happened on any machine."""
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self, now=1000.0):
-        self.now = now
-
-    def __call__(self):
-        return self.now
 
 
 def made(clock=None, **options):
@@ -202,23 +188,13 @@ class TestThreads:
         budget, granted = made(floor=10), []
         barrier = threading.Barrier(16)
 
-        def run():
+        def run(_):
             barrier.wait(SOON)
             for _ in range(250):
                 budget.record_request()
             granted.append(sum(budget.try_spend() for _ in range(200)))
 
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(1e-5)
-        try:
-            threads = [threading.Thread(target=run, daemon=True) for _ in range(16)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(SOON)
-                assert not thread.is_alive()
-        finally:
-            sys.setswitchinterval(before)
+        crowd(run, 16)
         now = budget.statistics()
         assert sum(granted) == now.spent == 900
         assert (now.requests, now.refused, now.balance) == (4000, 2300, 0.0)
@@ -229,12 +205,7 @@ class TestThreads:
         budget = made(floor=10)
         assert spend_all(budget, 40) == 40
         with budget._lock:
-            child = os.fork()
-            if child == 0:
-                signal.alarm(int(SOON))
-                os._exit(0 if spend_all(budget) == 60 else 1)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+            assert in_child(lambda: spend_all(budget) == 60) == 0
         assert budget.balance == 60.0
 
 

@@ -7,11 +7,10 @@ import gc
 import math
 import os
 import random
-import signal
-import sys
 import threading
 
 import pytest
+from conditions import SOON, Clock, crowd, in_child
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -39,20 +38,7 @@ from holystream.resilience.endpoints import Endpoint
 from holystream.resilience.health import MEMORY
 from holystream.resilience.routing import Router
 
-SOON = 20.0
-"""Seconds within which whatever should happen has happened on any machine."""
-
 STEADY = BreakerPolicy(jitter=0.0)
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 def at(name, **options):
@@ -604,35 +590,8 @@ def test_a_child_knows_what_its_parent_knew_and_has_nothing_in_flight():
         return fresh and known and closed and router.pick().endpoint.name == "a"
 
     with router._lock:
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                signal.alarm(int(SOON))
-                status = 0 if check() else 2
-            finally:
-                os._exit(status)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+        assert in_child(check) == 0
     assert in_flight(router) == 5
-
-
-def crowd(run, count):
-    """Run in so many threads at once, that change as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [
-            threading.Thread(target=run, args=(number,), daemon=True)
-            for number in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(SOON)
-            assert not thread.is_alive()
-    finally:
-        sys.setswitchinterval(before)
 
 
 def test_a_crowd_that_arrives_at_once_is_shared_out():
