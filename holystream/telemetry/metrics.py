@@ -68,8 +68,8 @@ class Timing:
 class Numbers:
     """What was counted of some streams and of their attempts.
 
-    Tokens include those of interrupted attempts, and are estimates where the server
-    reported none.
+    Tokens are those of streams that are done, and include those of their interrupted
+    attempts; they are estimates where the server reported none.
 
     Attributes:
         opened: Streams that were opened.

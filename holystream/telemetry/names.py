@@ -108,7 +108,8 @@ RECOVERY: Final = Family(
 TOKENS: Final = Family(
     name="holystream_tokens_total",
     kind="counter",
-    help="Tokens read (input) and written (output) by all attempts; may be estimates",
+    help="Tokens read (input) and written (output) for whole answers, by all attempts; "
+    "may be estimates",
     label="direction",
     read=lambda numbers: {
         "input": numbers.prompt_tokens,

@@ -84,8 +84,8 @@ class StreamRecord:
         ttft: From opening to the first content, or None without any.
         duration: From opening to the end.
         recoveries: From each fault after which new content came, to that content.
-        usage: Tokens used by the last attempt, or None.
-        total_usage: Tokens used by all attempts, or None.
+        usage: Tokens used by the last attempt; None without a whole answer.
+        total_usage: Tokens used by all attempts; None without a whole answer.
         wasted_tokens: Tokens, of prompt and answer, that interruptions wasted.
         saved_tokens: Tokens that would have been written again without resuming.
         request_id: The server's id of the last request, else ours.
