@@ -647,68 +647,6 @@ class TestManyAtOnce:
 
 
 class TestMetrics:
-    def test_they_agree_with_what_happened(self, regions):
-        (server,) = regions(())
-        script = random.Random(7)
-        expected = collections.Counter()
-        strategies = collections.Counter()
-        with Client(
-            KEY,
-            base_url=server.base_url,
-            model="sim",
-            retry=RetryPolicy(base=0.001, cap=0.002, attempts=2),
-            retry_budget=PLENTY,
-        ) as client:
-            records = []
-            client.telemetry.add_hook(records.append)
-            for number in range(200):
-                kind = script.choice(
-                    ["done", "replayed", "error", "cancelled", "closed", "abandoned"]
-                )
-                expected["done" if kind == "replayed" else kind] += 1
-                self.play(client, server, kind, f"{number}")
-                strategies["replay"] += kind == "replayed"
-            metrics = client.metrics()
-        streams = metrics.streams
-        assert {
-            key: count for key, count in streams.streams.items() if count
-        } == expected
-        assert streams.opened == 200
-        assert streams.active_by_model == {}
-        assert streams.strategies.get("replay", 0) == strategies["replay"]
-        assert streams.attempts["finished"] == expected["done"]
-        assert streams.attempts["cancelled"] == expected["cancelled"]
-        assert streams.attempts["closed"] == expected["closed"]
-        assert streams.attempts["abandoned"] == expected["abandoned"]
-        assert streams.attempts["failed"] == expected["error"] + strategies["replay"]
-        assert streams.recoveries == strategies["replay"]
-        assert len([each for each in records if hasattr(each, "outcome")]) == len(
-            records
-        )
-        assert metrics.pool.in_use == 0
-        assert metrics.endpoints[0].in_flight == 0
-
-    def play(self, client, server, kind, prompt):
-        if kind == "replayed":
-            server.play(Script(cut_at=4000))
-        elif kind == "error":
-            server.play(Script(status=400))
-        stream = client.stream(prompt, temperature=0)
-        if kind in {"done", "replayed"}:
-            assert stream.get_final_text() == text_of(prompt)
-        elif kind == "error":
-            with pytest.raises(HolystreamError):
-                stream.until_done()
-        else:
-            stream.open()
-            if kind == "cancelled":
-                stream.cancel()
-            elif kind == "closed":
-                stream.close()
-            else:
-                with pytest.warns(ResourceWarning):
-                    del stream
-
     def test_they_show_themselves_in_a_few_words(self, regions):
         (good,) = regions(Script(times=0))
         with (
