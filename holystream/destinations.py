@@ -40,7 +40,7 @@ def endpoints_of(
             )
         check_base_url(url, allow_http=True, has_key=False)
         only = Endpoint(url, name=profile.name)
-        return (_keyed(only, profile, api_key, allow_http, "base_url"),)
+        return (_keyed(only, profile, api_key, "base_url", allow_http=allow_http),)
     if base_url is not None:
         raise ConfigurationError("endpoints= takes the place of base_url=: give one")
     # Not every caller has mypy.
@@ -52,7 +52,11 @@ def endpoints_of(
             )
     return tuple(
         _keyed(
-            each, profile, api_key, allow_http, f"the base_url of {called(each.name)}"
+            each,
+            profile,
+            api_key,
+            f"the base_url of {called(each.name)}",
+            allow_http=allow_http,
         )
         for each in given
     )
@@ -62,12 +66,17 @@ def _keyed(
     endpoint: Endpoint,
     profile: Profile,
     api_key: APIKey | None,
-    allow_http: bool,  # noqa: FBT001 - handed on
     url: str,
+    *,
+    allow_http: bool,
 ) -> Endpoint:
     """Return the endpoint with a key, if one is needed or given.
 
     A message calls its base URL ``url``.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+        InvalidAPIKey: The key is missing, or cannot be one.
     """
     key = endpoint.key
     if key is None and api_key is not None:

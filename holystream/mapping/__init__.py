@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from holystream.arguments import checked_stream_id
-from holystream.clocks import Timeouts
 from holystream.errors import InvalidRequest
 from holystream.mapping.begin import Beginner, with_journal
 from holystream.mapping.items import MapItem, MapResult, Prompt
@@ -97,8 +96,7 @@ def mapped(
         map_id=map_id,
     )
     beginner.check()
-    timeout = options.get("timeout")
-    timeouts = settings.timeouts if timeout is None else Timeouts.of(timeout)
+    timeouts = settings.changed(timeout=options.get("timeout")).timeouts
     return Map(
         pulled,
         begin=beginner.begin,
