@@ -664,8 +664,11 @@ class RouterMachine(RuleBasedStateMachine):
         self.router, self.clock = made(at("a"), at("b"), at("c", priority=1))
         self.held = []
 
-    @rule(avoid=st.sets(st.sampled_from("abc")))
-    def pick(self, avoid):
+    @rule(
+        avoid=st.sets(st.sampled_from("abc")),
+        waited_for=st.sets(st.sampled_from("abc")),
+    )
+    def pick(self, avoid, waited_for):
         now = statistics(self.router)
         fit = [each for each in now.values() if not each.ejected] or list(now.values())
         willing = [each for each in fit if each.breaker.retry_after == 0.0]
@@ -676,12 +679,14 @@ class RouterMachine(RuleBasedStateMachine):
             known = [wait for wait in waits if wait is not None]
             assert caught.value.retry_after == min(known, default=None)
             return
-        assignment = self.router.pick(avoid=avoid)
+        assignment = self.router.pick(avoid=avoid, waited_for=waited_for)
         self.held.append(assignment)
 
         def order(each):
             probe = each.breaker.state in {BreakerState.OPEN, BreakerState.HALF_OPEN}
-            return each.name in avoid, each.resting > 0, each.priority, not probe
+            fit = each.resting == 0 and each.name not in avoid - waited_for
+            asked = each.resting > 0, each.priority, not probe
+            return not fit, each.name in avoid, *asked
 
         picked = now[assignment.endpoint.name]
         assert picked in willing
