@@ -59,7 +59,7 @@ def error_from(
         refusal: What the server said, read by the provider; None if it said nothing.
         key_variable: The environment variable that holds the API key.
         timeouts: The limits that the message may name.
-        provider: The provider's name, for the message.
+        provider: What the message calls who answered: the endpoint's name.
         own_key: The key is its `Endpoint`'s own.
         secrets: Configured keys, and whatever else must not be in a message.
         reworded: Puts an advice into words that suit the caller.

@@ -35,6 +35,9 @@ _SHORTEST_QUOTE: Final = 8
 _SHORTEST_SECRET: Final = 6
 """A shorter one is a word, and taking it out would only spoil the message."""
 
+_SHORTEST_VALUE: Final = 20
+"""The same for a value whose name is not that of a secret."""
+
 _LONGEST_KEY: Final = 512
 """A longer one is a prompt, which an id repeats as it stands if at all."""
 
@@ -44,10 +47,6 @@ _KEY_LIKE: Final = re.compile(
     re.ASCII,
 )
 """Keys that we were not told of, in the shape that the providers give or mask them."""
-
-
-_SHORTEST_VALUE: Final = 20
-"""The same where the name is not that of a secret."""
 
 _SECRET_NAME: Final = re.compile(
     "auth|key|token|secret|cookie|pass|pwd|credential|session|sig", re.IGNORECASE
