@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from loopback import free_port
 
 from holystream import (
     AuthenticationError,
@@ -590,7 +591,7 @@ class TestBudget:
 
 class TestManyAtOnce:
     @pytest.mark.slow
-    def test_four_regions_three_of_them_bad(self, regions):
+    def test_four_regions_three_of_them_bad(self, regions, holystream_clock):
         seed = 20261121
         rng = random.Random(seed)
         cuts = [
@@ -598,14 +599,14 @@ class TestManyAtOnce:
             for _ in range(2000)
         ]
         good, stalling = regions(Script(times=0), Script(times=0, stall_at=0))
+        nobodys = free_port()
         with (
             Simulator(script=cuts, text=answer_to) as cutting,
-            refusing() as nowhere,
             client_of(
                 Endpoint(good.base_url, name="good"),
                 Endpoint(stalling.base_url, name="stalling"),
                 Endpoint(cutting.base_url, name="cutting"),
-                Endpoint(nowhere, name="refusing"),
+                Endpoint(f"http://127.0.0.1:{nobodys}/v1", name="refusing"),
                 # Long enough for a good region on a busy machine.
                 timeout=Timeouts(first_token=3.0),
                 retry=RetryPolicy(base=0.001, cap=0.002, first_token_attempts=5),
@@ -632,6 +633,17 @@ class TestManyAtOnce:
                 assert standing[name].picked <= 50 + 5, name
                 assert standing[name].breaker.opened or standing[name].picked <= 5, name
             assert all(each.in_flight == 0 for each in standing.values())
+
+            # Mended, each of them comes back by one stream that finds that out.
+            cutting.clear()
+            stalling.clear()
+            with Simulator(nobodys, text=answer_to):
+                holystream_clock.advance(600)
+                found = [ask(client, f"again {turn}") for turn in range(4)]
+            assert {each.endpoint for each in found} == set(standing)
+            assert {each.attempts for each in found} == {1}
+            for each in client.metrics().endpoints:
+                assert each.breaker.state.value == "closed", each.name
 
     def test_a_mended_region_comes_back_by_a_probe(self, regions):
         (mended, good) = regions(Script(status=503, times=5), Script(times=0))
