@@ -152,7 +152,7 @@ def _recorded_cause(journal: Journal | None, stream_id: str) -> str:
         meta = None if journal is None else journal.meta(stream_id)
         if journal is None or meta is None:
             return ""
-        reading = journal.read(stream_id, after=meta.next_seq - 2, limit=1)
+        reading = journal.read(stream_id, after=max(0, meta.next_seq - 2), limit=1)
     except JournalError:
         return ""
     events = reading.events if isinstance(reading, Entries) else ()

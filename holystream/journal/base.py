@@ -163,9 +163,9 @@ class Journal(Protocol):
     """The append-only record of streams. Thread-safe and fork-safe.
 
     Every call raises `JournalUnavailable`, `JournalCorrupt` or `JournalVersion` where
-    the store is at fault, and `InvalidRequest` for an id that cannot be one. A call
-    that an exception out of a signal handler ends (Ctrl-C) may have been carried out or
-    not: `meta` tells, and of an append the claim's ``next_seq``.
+    the store is at fault, and `InvalidRequest` for an id or a place that cannot be one.
+    A call that an exception out of a signal handler ends (Ctrl-C) may have been carried
+    out or not: `meta` tells, and of an append the claim's ``next_seq``.
     """
 
     def create(self, stream_id: str, *, request: bytes, ttl: float) -> Claim:
@@ -316,3 +316,13 @@ def check_stream_id(stream_id: str) -> None:
         raise InvalidRequest(
             f"stream_id= must be a printable text of 1 to {_LONGEST_ID} characters"
         )
+
+
+def check_after(after: int) -> None:
+    """Refuse what cannot be the number of the last event that a reader has.
+
+    Raises:
+        InvalidRequest: It is less than none.
+    """
+    if after < 0:
+        raise InvalidRequest(f"after= must be 0 or the number of an event, not {after}")

@@ -30,6 +30,7 @@ from holystream.journal.base import (
     Outcome,
     StreamInfo,
     StreamMeta,
+    check_after,
     check_stream_id,
 )
 from holystream.journal.excerpt import Excerpt
@@ -230,6 +231,7 @@ class MemoryJournal:
     ) -> Reading:
         """Read the events behind ``after``; see `Journal.read`."""
         check_stream_id(stream_id)
+        check_after(after)
         return self._watchers.follow(
             lambda: self._look(stream_id, after, limit),
             stream_id,

@@ -22,6 +22,7 @@ from holystream.journal.base import (
     Outcome,
     StreamInfo,
     StreamMeta,
+    check_after,
     check_stream_id,
 )
 from holystream.journal.commits import Write
@@ -188,6 +189,7 @@ class SQLiteJournal(HeldFile):
     ) -> Reading:
         """Read the events behind ``after``; see `Journal.read`."""
         check_stream_id(stream_id)
+        check_after(after)
 
         def look() -> Reading:
             rows = self._select(

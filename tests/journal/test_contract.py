@@ -103,6 +103,12 @@ class TestAppendAndRead:
                 assert found.last_seq == (wanted[-1] if wanted else after)
                 assert not found.finished
 
+    @pytest.mark.parametrize("count", [0, 3])
+    def test_not_from_before_its_first_event(self, journal, count):
+        begun(journal, count=count)
+        with pytest.raises(InvalidRequest, match=r"after= .* not -1"):
+            journal.read("s", after=-1, limit=1)
+
     def test_nothing_yet(self, journal):
         begun(journal)
         assert journal.read("s") == Entries(events=(), next_seq=1, finished=False)
