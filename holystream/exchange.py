@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 import uuid
 from typing import TYPE_CHECKING
 
@@ -34,8 +33,7 @@ from holystream.events import (
     Waiting,
 )
 from holystream.resilience.classify import error_from
-from holystream.resilience.health import THROTTLED_REST
-from holystream.resilience.progress import HINT_SPREAD, hint_spread
+from holystream.resilience.patience import is_told_when, until_wanted, until_willing
 from holystream.resilience.redact import fit_for_an_id
 from holystream.resilience.retry import GiveUp, Wait
 from holystream.resume import SeamMismatch
@@ -48,11 +46,11 @@ from holystream.transcript import Transcript
 from holystream.wire.faults import Fault, FaultKind
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Mapping, Sequence
 
     from holystream.events import StreamEvent
     from holystream.providers.base import ChatRequest, Decoder, Provider
-    from holystream.resilience.progress import Reason
     from holystream.resilience.retry import RetryPolicy
     from holystream.resume import ResumeStrategy
     from holystream.wire.sse import ServerSentEvent
@@ -385,7 +383,7 @@ class Exchange:
         elsewhere = math.inf
         if error.retry_after is not None:
             elsewhere = self.others_free_in(self.endpoint)
-        self.bidden = self.patient and _bids(error)
+        self.bidden = self.patient and is_told_when(error)
         decision = self._progress.failed(
             error,
             now,
@@ -446,7 +444,6 @@ class Exchange:
         self.wait = Wait(
             delay=0.0,
             reason="immediate",
-            attempt=self.attempts + 1,
             attempts_left=None,
         )
         return [self._waiting(self.wait)]
@@ -457,15 +454,15 @@ class Exchange:
         error.__cause__ = self.fault_error
         if not self.attempts:
             error.args = (f"{sentence(error.message)} Nothing was sent.",)
+        left = self.deadline.left(now)
         held = self.wait is not None and self.wait.attempts_left is not None
         if isinstance(error, RateLimited):
             # None but a patient one is told so.
-            decision = self._keeping_quiet(error.retry_after, now)
-        elif self.patient and error.retry_after is not None and not held:
-            # Others may close it early.
-            decision = self._asking_again(
-                min(error.retry_after, _ASK_AGAIN), "circuit open", now
+            decision = until_wanted(
+                error.retry_after, left, share=self._policy.hint_share, rng=self._rng
             )
+        elif self.patient and error.retry_after is not None and not held:
+            decision = until_willing(error.retry_after, left)
         elif self.transcript.delivered:
             decision = self._progress.failed(error, now, self.deadline)
         else:
@@ -476,28 +473,6 @@ class Exchange:
             return []
         self.wait = decision
         return [self._waiting(decision)]
-
-    def _keeping_quiet(self, seconds: float | None, now: float) -> Wait | GiveUp:
-        """Wait until an endpoint wants requests, or else for the retry budget."""
-        reason: Reason = "backoff" if seconds is None else "server hint"
-        seconds = THROTTLED_REST if seconds is None else seconds
-        # As with a hint: not all of them at the same instant.
-        share = 0.0 if self._policy.jitter is None else HINT_SPREAD
-        uniform = (self._rng or random).uniform
-        delay = seconds + uniform(0.0, hint_spread(seconds, share))
-        return self._asking_again(delay, reason, now)
-
-    def _asking_again(self, delay: float, reason: Reason, now: float) -> Wait | GiveUp:
-        """Wait without an attempt, which is none against the policy."""
-        left = self.deadline.left(now)
-        if left <= 0:
-            return GiveUp(reason="the deadline passed")
-        return Wait(
-            delay=min(delay, left),
-            reason=reason,
-            attempt=self.attempts + 1,
-            attempts_left=None,
-        )
 
     def give_up(self, reason: str) -> None:
         """Make no other attempt, though one was decided on."""
@@ -663,21 +638,8 @@ class Exchange:
         return self.describe(interrupted)
 
 
-_ASK_AGAIN = 5.0
-"""Seconds after which a patient stream looks whether a breaker was closed."""
-
 _STOPPED = "stop"
 """The finish reason of an answer that a stop string ended at a seam."""
-
-
-def _bids(error: StreamError) -> bool:
-    """Whether a server refused a request for now, and said for how long."""
-    return (
-        error.retry_after is not None
-        and error.verdict in (Verdict.THROTTLED, Verdict.SERVER_ERROR)
-        # What broke an answer off has cost something.
-        and error.phase is not Phase.BODY
-    )
 
 
 def _content_events(events: Sequence[StreamEvent]) -> int:

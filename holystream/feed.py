@@ -163,7 +163,6 @@ class Feed:
             self.wait = Wait(
                 delay=0.0,
                 reason="immediate",
-                attempt=self.attempts + 1,
                 attempts_left=None,
             )
             return []

@@ -92,14 +92,12 @@ class Wait:
     Attributes:
         delay: Seconds from the failure.
         reason: What decided it.
-        attempt: The number of the next attempt in the stream's life, from 2.
         attempts_left: Attempts that may follow it without progress, or None where a
             custom ``stop`` decides, or where it is not counted.
     """
 
     delay: float
     reason: Reason
-    attempt: int
     attempts_left: int | None
 
 
@@ -138,6 +136,7 @@ class RetryProgress:
         self._uniform = random.uniform if rng is None else rng.uniform
         # Made at the first failure: most streams never have one.
         self._state: _State | None = None
+        # Attempts that failed in the stream's life, of those that count.
         self._failures = 0
         # Attempts in a row that were answered by when to come back, and not counted;
         # and how long the last of them was waited for.
@@ -146,11 +145,6 @@ class RetryProgress:
         self._first_token_timeouts = 0
         self._immediate: set[Verdict] = set()
         self._connected_at: float | None = None
-
-    @property
-    def failures(self) -> int:
-        """Attempts that failed in the stream's life, of those that count."""
-        return self._failures
 
     def connected(self, now: float) -> None:
         """Note that an attempt has its event stream, for ``reset_after``."""
@@ -261,7 +255,6 @@ class RetryProgress:
         return Wait(
             delay=delay,
             reason="immediate" if first else _reason(error, delay),
-            attempt=self._failures + 1,
             attempts_left=None,
         )
 
@@ -292,7 +285,6 @@ class RetryProgress:
         return Wait(
             delay=delay,
             reason="immediate" if immediate else _reason(error, delay),
-            attempt=self._failures + 1,
             attempts_left=self._attempts_left(state),
         )
 

@@ -199,7 +199,7 @@ class RetryPolicy:
 
     def _make_strategies(self) -> None:
         backoff = _backoff(self)
-        spread = 0.0 if self.jitter is None else HINT_SPREAD
+        spread = self.hint_share
         wait: AtLeastServerHint
         if isinstance(self.wait, _PolicyWait):
             wait = _PolicyWait(backoff, spread)
@@ -226,6 +226,11 @@ class RetryPolicy:
     ) -> StreamRetryState:
         """Return a fresh tenacity state, which the three strategies can be given."""
         return StreamRetryState(self, start, uniform)
+
+    @property
+    def hint_share(self) -> float:
+        """The share of a server's hint by which it is lengthened; 0 for not at all."""
+        return 0.0 if self.jitter is None else HINT_SPREAD
 
     @property
     def counts_attempts(self) -> bool:
