@@ -108,26 +108,9 @@ class Attempts:
         if wait is not None:
             # It is over, and another may follow before there is an attempt.
             self._account.waited(wait.delay)
+        self._pay_debt()
         self._check_quiet()
         self._router.candidates.admit(model=self._model, under_way=self._insists)
-
-    def _check_quiet(self) -> None:
-        """Send nothing of a patient stream where nobody wants it yet."""
-        if not self._exchange.patient:
-            return
-        if self._owes:
-            self._owes = not self._budget.try_spend()
-        if self._owes:
-            raise RateLimited(SPENT)
-        seconds = self._router.candidates.quiet_in(model=self._model)
-        if seconds > 0:
-            many = len(self._router.endpoints) > 1
-            error = RateLimited(
-                f"{'every endpoint' if many else 'the endpoint'} asked for quiet, for "
-                f"{seconds:.3g} s more"
-            )
-            error.retry_after = seconds
-            raise error
 
     def queued(self, seconds: float) -> None:
         """Take note of a wait for a permit, in vain or not."""
@@ -223,11 +206,7 @@ class Attempts:
             exchange.give_up(SPENT)
             events = [each for each in events if not isinstance(each, Waiting)]
         if assignment is not None:
-            if fault.kind in _NOBODYS_FAULT or self._is_only_cut:
-                assignment.release()
-            else:
-                only = len(self._router.endpoints) == 1
-                assignment.failed(error, again=only and exchange.error is None)
+            self._blame(assignment, fault, error)
         return events
 
     def finished(self, now: float) -> None:
@@ -272,6 +251,18 @@ class Attempts:
         self._account.attempt_ended("abandoned", None, now)
         self._account.stream_ended("abandoned", None, now)
 
+    def _check_quiet(self) -> None:
+        """Send nothing of a patient stream where nobody wants it yet."""
+        if self._exchange.patient:
+            self._router.candidates.check_quiet(model=self._model)
+
+    def _pay_debt(self) -> None:
+        """Send nothing that the budget could not pay for and still cannot."""
+        if self._owes:
+            self._owes = not self._budget.try_spend()
+        if self._owes:
+            raise RateLimited(SPENT)
+
     def _charge(self, error: StreamError) -> bool:
         """Charge the budget with the next attempt; return whether there may be one."""
         exchange, budget = self._exchange, self._budget
@@ -309,14 +300,16 @@ class Attempts:
             and wait.attempts_left == 1
         )
 
-    @property
-    def _is_only_cut(self) -> bool:
-        """Whether an answer was cut at an endpoint that has no other beside it.
-
-        Streams go on through such cuts; a breaker that opened by them would send away
-        new ones that could do the same.
-        """
-        return self._account.content_came and len(self._router.endpoints) == 1
+    def _blame(self, assignment: Assignment, fault: Fault, error: StreamError) -> None:
+        """Tell an endpoint how the attempt ended there, if it had a part in that."""
+        only = len(self._router.endpoints) == 1
+        # Streams go on through the cuts of an only endpoint; a breaker that opened by
+        # them would send away new ones that could do the same.
+        only_cut = only and self._account.content_came
+        if only_cut or fault.kind in _NOBODYS_FAULT:
+            assignment.release()
+        else:
+            assignment.failed(error, again=only and self._exchange.error is None)
 
 
 def _outcome(

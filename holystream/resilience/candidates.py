@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from holystream.errors import CircuitOpen, InvalidRequest
+from holystream.errors import CircuitOpen, InvalidRequest, RateLimited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -112,6 +112,23 @@ class Candidates:
             ),
             default=0.0,
         )
+
+    def check_quiet(self, *, model: str | None = None) -> None:
+        """Raise where `quiet_in` is not 0.
+
+        Args:
+            model: The model that is needed; None for any.
+
+        Raises:
+            RateLimited: Nobody wants a request yet; ``retry_after`` says when.
+            InvalidRequest: No endpoint has the model.
+        """
+        seconds = self.quiet_in(model=model)
+        if seconds > 0.0:
+            which = "every endpoint" if len(self._healths) > 1 else "the endpoint"
+            error = RateLimited(f"{which} asked for quiet, for {seconds:.3g} s more")
+            error.retry_after = seconds
+            raise error
 
     def has_other(
         self, than: str, *, model: str | None = None, avoid: Collection[str] = ()
