@@ -14,7 +14,7 @@ from holystream.arguments import checked_stream_id
 from holystream.errors import InvalidRequest
 from holystream.mapping.begin import Beginner, with_journal
 from holystream.mapping.items import MapItem, MapResult, Prompt
-from holystream.mapping.mapped import Map
+from holystream.mapping.mapped import OUTAGE, Map
 from holystream.mapping.options import MapOptions, StreamOptions, whole
 from holystream.mapping.orders import AsTheyCame, AsTheyFinish, Order
 from holystream.mapping.progress import progress_bar
@@ -102,6 +102,7 @@ def mapped(
         begin=beginner.begin,
         runner=ThreadRunner(limit, patience=timeouts.queue, time=time),
         concurrency=limit,
+        slack=max(0.0, timeouts.first_token - OUTAGE),
         order=_ORDERS[order](),
         on_progress=on_progress,
         bar=progress_bar(total) if progress else None,

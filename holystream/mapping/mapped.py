@@ -86,6 +86,7 @@ class Map:
         begin: Callable[[int, MapItem], Stream],
         runner: Runner,
         concurrency: int,
+        slack: float,
         order: Order,
         on_progress: Callable[[int, int, int | None], object] | None,
         bar: Bar | None,
@@ -97,6 +98,8 @@ class Map:
         self._begin = begin
         self._runner = runner
         self._concurrency = concurrency
+        # Seconds that are no outage yet beyond `OUTAGE`: an item may be silent so long.
+        self._slack = slack
         self._on_progress = on_progress
         self._bar = bar
         self._process = os.getpid()
@@ -145,8 +148,9 @@ class Map:
             StopIteration: All prompts have had their results.
             StreamCancelled: It was cancelled, and all it had begun is handed over.
             StreamClosed: It was closed.
-            CircuitOpen: No item was answered for half an hour, because no host could be
-                reached or all of them asked for quiet; as if cancelled then.
+            CircuitOpen: No item was answered for half an hour, or for the seconds of
+                ``first_token`` if those are more, because no host could be reached or
+                all of them asked for quiet; as if cancelled then.
             StreamInUse: Another thread is iterating it.
             Exception: What the prompts raised, behind the results of those before, or
                 ``on_progress``; after the latter it can be iterated on. A
@@ -192,6 +196,11 @@ class Map:
                 self._receive()
 
     @property
+    def _patience(self) -> float:
+        """Seconds after which waiting in vain is an outage."""
+        return OUTAGE + self._slack
+
+    @property
     def _unfinished(self) -> int:
         return self._pulled - self._done - self._failed
 
@@ -234,7 +243,7 @@ class Map:
         """Wait for the end of an item, if none is there."""
         ends: list[_End] = []
         began = time.monotonic()
-        left = None if self._gave_up else max(0.0, OUTAGE - self._in_vain)
+        left = None if self._gave_up else max(0.0, self._patience - self._in_vain)
         try:
             keep(ends, self._ends.get, True, left)
         except Empty:
@@ -243,7 +252,7 @@ class Map:
         (found,) = ends
         if found is not None and not _is_outage(found[2]):
             self._in_vain = 0.0
-        if self._in_vain >= OUTAGE and not self._gave_up:
+        if self._in_vain >= self._patience and not self._gave_up:
             self._give_up()
         if found is None:
             return
@@ -297,8 +306,8 @@ class Map:
             self._let_go()
             why, then = _KEPT_OFF if self._kept_off else _OUT_OF_REACH
             raise CircuitOpen(
-                f"no item was answered in {OUTAGE / 60:g} minutes{why}: the map waits "
-                f"no longer; {self._handed} results were handed over. {then}"
+                f"no item was answered in {self._patience / 60:g} minutes{why}: the "
+                f"map waits no longer; {self._handed} results were handed over. {then}"
             )
         self._over = True
         self._let_go()

@@ -17,6 +17,7 @@ from holystream import (
     Overloaded,
     PrioritySemaphore,
     StreamCancelled,
+    Timeouts,
     Verdict,
     Waiting,
 )
@@ -116,6 +117,14 @@ def test_nor_where_each_probe_costs_an_item(sim, source, monkeypatch):
             results.extend(asked)
         kinds = {type(result.error) for result in results}
         assert kinds == {Overloaded, StreamCancelled}
+
+
+def test_an_item_that_may_be_silent_for_longer_is_waited_for(sim, monkeypatch):
+    patient = Timeouts(first_token=mapped.OUTAGE + SOON)
+    monkeypatch.setattr(mapped, "OUTAGE", 0.0)
+    sim.play(Script(latency=0.2))
+    with made(sim, LONG) as client, client.map(["echo:a"], timeout=patient) as results:
+        assert [result.text for result in results] == ["a"]
 
 
 def test_an_answer_that_takes_longer_is_waited_for(sim, monkeypatch):
