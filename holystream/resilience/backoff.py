@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tenacity.wait import WaitBaseT, wait_base
 
+from holystream.resilience.doubling import doubled
 from holystream.resilience.progress import HINT_SPREAD, hint_spread
 from holystream.resilience.retry_state import error_of, uniform_of
 from holystream.resilience.verdicts import hint_of
@@ -47,8 +48,7 @@ class Backoff(wait_base):
 
     def capped(self, attempt: int) -> float:
         """Return the exponential of ``attempt`` in seconds, before any jitter."""
-        # Beyond 2 ** 1023 a float overflows with an exception instead of with inf.
-        return min(self.cap, self.base * 2.0 ** min(attempt - 1, 1000))
+        return doubled(self.base, attempt - 1, cap=self.cap)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from holystream.clocks import check_seconds
 from holystream.errors import ConfigurationError, Verdict
+from holystream.resilience.doubling import doubled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,8 +139,7 @@ class BreakerPolicy:
 
     def seconds_open(self, openings: int) -> float:
         """Return the seconds of the n-th opening in a row, from 1, before jitter."""
-        # Beyond 2 ** 1023 a float overflows with an exception instead of with inf.
-        return min(self.open_cap, self.open_for * 2.0 ** min(openings - 1, 1000))
+        return doubled(self.open_for, openings - 1, cap=self.open_cap)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from holystream.errors import (
     UnexpectedRedirect,
     Verdict,
 )
+from holystream.resilience.doubling import doubled
 
 if TYPE_CHECKING:
     from holystream.errors import StreamError
@@ -116,9 +117,7 @@ class Credential:
         if now < self.until:
             return  # by a stream that had been sent before
         self.refusals += 1
-        # Beyond 2 ** 1023 a float overflows with an exception instead of with inf.
-        doubled = EJECTED * 2.0 ** min(self.refusals - 1, 1000)
-        self.until = now + min(LONGEST_EJECTED, doubled)
+        self.until = now + doubled(EJECTED, self.refusals - 1, cap=LONGEST_EJECTED)
 
     def accepted(self) -> None:
         """Use it again."""
