@@ -25,6 +25,7 @@ from holystream.resilience.refusals import (
     OWN_KEY,
     is_api_error,
     meaning_of,
+    overruled,
     status_of,
 )
 from holystream.wire.faults import FaultKind
@@ -143,8 +144,8 @@ def _api_error(
     verdict = meaning.verdict
     if in_stream and verdict is Verdict.SERVER_ERROR:
         verdict = Verdict.INTERRUPTED
-    elif not in_stream and (word := should_retry(headers)) is not None:
-        verdict = _overruled(verdict, retry=word)
+    elif not in_stream:
+        verdict = overruled(verdict, by=should_retry(headers))
     code = fit_for_a_message(refusal.code or "", secrets) or None
     kind = fit_for_a_message(refusal.type or "", secrets) or None
     named = code or kind
@@ -168,12 +169,6 @@ def _api_error(
     error.phase = fault.phase
     error.retry_after = hint
     return error
-
-
-def _overruled(verdict: Verdict, *, retry: bool) -> Verdict:
-    if not retry:
-        return Verdict.FATAL
-    return Verdict.SERVER_ERROR if verdict is Verdict.FATAL else verdict
 
 
 def _sentences(happened: str, advice: str) -> str:

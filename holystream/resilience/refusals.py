@@ -304,6 +304,15 @@ def meaning_of(refusal: Refusal, *, hinted: bool, in_stream: bool) -> Meaning:
     return by_code or by_type or (_SERVER if in_stream else _UNKNOWN)
 
 
+def overruled(verdict: Verdict, *, by: bool | None) -> Verdict:
+    """Return a verdict as the server's own word on another try, if any, leaves it."""
+    if by is None:
+        return verdict
+    if not by:
+        return Verdict.FATAL
+    return Verdict.SERVER_ERROR if verdict is Verdict.FATAL else verdict
+
+
 def status_of(refusal: Refusal) -> int | None:
     """Return the HTTP status of an error, which inside a 200 may be its code."""
     if refusal.status is not None and refusal.status >= _LOWEST_ERROR_STATUS:

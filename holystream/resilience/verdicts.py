@@ -12,7 +12,7 @@ import time
 
 from holystream.errors import StreamError, Verdict
 from holystream.resilience.hints import server_hint, should_retry
-from holystream.resilience.refusals import meaning_of
+from holystream.resilience.refusals import meaning_of, overruled
 from holystream.wire.faults import Refusal
 from holystream.wire.foreign import answer_of, is_network_error
 
@@ -24,12 +24,9 @@ def verdict_of(error: BaseException) -> Verdict:
     answer = answer_of(error)
     if answer is None:
         return Verdict.INTERRUPTED if is_network_error(error) else Verdict.FATAL
-    word = should_retry(answer.headers)
-    if word is False:
-        return Verdict.FATAL
     said = Refusal(message="", status=answer.status)
     verdict = meaning_of(said, hinted=False, in_stream=False).verdict
-    return Verdict.SERVER_ERROR if word and verdict is Verdict.FATAL else verdict
+    return overruled(verdict, by=should_retry(answer.headers))
 
 
 def hint_of(error: BaseException | None) -> float | None:
