@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         StreamOptions,
     )
     from holystream.providers.profile import Profile
+    from holystream.resilience.breaker import CircuitBreaker
     from holystream.resilience.endpoints import Endpoint
     from holystream.resilience.pool import Priority
     from holystream.resilience.retry import RetryPolicy
@@ -557,6 +558,15 @@ class Client:
     def pool(self) -> PrioritySemaphore:
         """The pool: how many permits are in use, and who waits for one."""
         return self._builder.pool
+
+    @property
+    def breakers(self) -> Mapping[str, CircuitBreaker]:
+        """The breaker of each endpoint, by its name: to open one by hand, say.
+
+        `force_open()` keeps all streams away from an endpoint, `disable()` lets all of
+        them through whatever fails, and `reset()` ends either.
+        """
+        return self._router.breakers
 
     def metrics(self) -> ClientMetrics:
         """Return how things stand: streams, pool, endpoints, breakers and budget.

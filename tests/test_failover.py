@@ -266,7 +266,7 @@ class TestHints:
             refusing() as nowhere,
             client_of_two(asking.base_url, nowhere) as client,
         ):
-            client._router.breakers["b"].force_open()
+            client.breakers["b"].force_open()
             events = list(client.stream("hello", temperature=0))
         (waiting,) = [event for event in events if isinstance(event, Waiting)]
         assert waiting.delay >= 31
@@ -382,7 +382,7 @@ class TestBreakers:
         with client_of(Endpoint(busy.base_url, name="a")) as client:
             waiting = client.stream("hello")
             until_it_waits(waiting)
-            client._router.breakers["a"].force_open()
+            client.breakers["a"].force_open()
             with pytest.raises(CircuitOpen) as caught:
                 waiting.until_done()
         assert "sent" not in caught.value.message
@@ -472,6 +472,20 @@ class TestBreakers:
             with pytest.raises(CircuitOpen):
                 ask(client, "hello")
 
+    def test_one_that_is_opened_by_hand_is_left_until_its_reset(self, regions):
+        one, two = regions(Script(times=0), Script(times=0))
+        with client_of(
+            Endpoint(one.base_url, name="a"),
+            Endpoint(two.base_url, name="b", priority=1),
+        ) as client:
+            assert set(client.breakers) == {"a", "b"}
+            found = []
+            for act in ("force_open", "reset", "disable"):
+                getattr(client.breakers["a"], act)()
+                found.append(ask(client, act).endpoint)
+            assert found == ["b", "a", "a"]
+            assert client.with_options(model="x").breakers is client.breakers
+
     def test_a_cancelled_stream_trips_none(self, regions):
         (good,) = regions(Script(times=0))
         with client_of(
@@ -524,7 +538,7 @@ class TestManyThatFailAtOnce:
             streams = [client.stream(f"{n}", temperature=0) for n in range(4)]
             for stream in streams:
                 until_it_waits(stream)
-            for breaker in client._router.breakers.values():
+            for breaker in client.breakers.values():
                 while breaker.retry_after == 0.0:
                     breaker.acquire().failed(Verdict.NOT_SENT)
             with pytest.raises(CircuitOpen):
@@ -571,7 +585,7 @@ class TestManyThatFailAtOnce:
         with client_of(Endpoint(server.base_url, name="a")) as client:
             waiting = client.stream("hello", temperature=0)
             until_it_waits(waiting)
-            client._router.breakers["a"].force_open()
+            client.breakers["a"].force_open()
             with pytest.raises(CircuitOpen):
                 waiting.until_done()
 

@@ -99,7 +99,7 @@ class TestBreakersAndTheQueue:
     """Nobody waits for a permit that would be of no use."""
 
     def shut(self, client):
-        (breaker,) = client._router.breakers.values()
+        (breaker,) = client.breakers.values()
         while breaker.retry_after == 0.0:
             breaker.acquire().failed(Verdict.SERVER_ERROR)
 

@@ -79,7 +79,7 @@ def test_the_numbers_of_routing():
 def test_the_examples_run(capsys):
     names = {}
     examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         exec(example, names)
     assert "eu-1" in capsys.readouterr().out
