@@ -298,6 +298,7 @@ def test_a_crowd_of_impatient_callers_loses_nothing(limit, reserve):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:a thread waits:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12: threads and fork
 def test_sizes_that_change_under_a_crowd():
     pool, over = PrioritySemaphore(4, max_queue=50, reserve=0.3), threading.Event()
     inside, failures = Inside(), []
@@ -315,9 +316,11 @@ def test_sizes_that_change_under_a_crowd():
         for thread in threads:
             thread.start()
         rng = random.Random(0)
-        for _ in range(300):
+        for number in range(300):
             pool.resize(rng.randint(1, 6))
             pool.statistics()
+            if number % 100 == 99 and hasattr(os, "fork"):
+                assert forked(pool, pool.limit) == 0
         over.set()
         for thread in threads:
             thread.join(2 * SOON)
