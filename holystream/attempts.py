@@ -84,6 +84,8 @@ class Attempts:
             )
         # The next attempt was decided on, and the budget could not pay for it.
         self._owes = False
+        # It is the last one that the policy allows.
+        self._last_try = False
         self._verdict: Verdict | None = None
         self._dropped_at = 0.0
 
@@ -127,10 +129,7 @@ class Attempts:
         self._check_quiet()
         exchange, router = self._exchange, self._router
         avoid = set(self._failed_at)
-        # To be failed at again is no worse than to ask who wants quiet.
-        waited_for = {
-            name for name in avoid if exchange.patient or self._failed_at[name]
-        }
+        waited_for = avoid - self._shunned
         sticks = exchange.keeps and self._verdict not in (
             Verdict.NOT_SENT,
             Verdict.NO_ANSWER,
@@ -205,6 +204,9 @@ class Attempts:
         if exchange.error is None and not self._charge(error):
             exchange.give_up(SPENT)
             events = [each for each in events if not isinstance(each, Waiting)]
+        wait = exchange.wait
+        if not exchange.bidden:
+            self._last_try = wait is not None and wait.attempts_left == 0
         if assignment is not None:
             self._blame(assignment, fault, error)
         return events
@@ -253,8 +255,21 @@ class Attempts:
 
     def _check_quiet(self) -> None:
         """Send nothing of a patient stream where nobody wants it yet."""
-        if self._exchange.patient:
-            self._router.candidates.check_quiet(model=self._model)
+        exchange = self._exchange
+        if exchange.patient:
+            avoid = set() if exchange.keeps else self._shunned
+            self._router.candidates.check_quiet(model=self._model, avoid=avoid)
+
+    @property
+    def _shunned(self) -> set[str]:
+        """Where it failed and was not asked to wait, unless that may be tried again.
+
+        To be failed at again is no worse for a patient stream than to ask who wants
+        quiet, as long as it is not for good.
+        """
+        if self._exchange.patient and not self._last_try:
+            return set()
+        return {name for name, asked in self._failed_at.items() if not asked}
 
     def _pay_debt(self) -> None:
         """Send nothing that the budget could not pay for and still cannot."""

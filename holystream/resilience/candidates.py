@@ -90,7 +90,9 @@ class Candidates:
             return 0.0
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def quiet_in(self, *, model: str | None = None) -> float:
+    def quiet_in(
+        self, *, model: str | None = None, avoid: Collection[str] = ()
+    ) -> float:
         """Return in how many seconds one is to be asked that did not ask for quiet.
 
         0 where there is one now. What nobody may be sent to, or what cannot serve as it
@@ -98,34 +100,41 @@ class Candidates:
 
         Args:
             model: The model that is needed; None for any.
+            avoid: The names of endpoints that do not count beside others either.
 
         Raises:
             InvalidRequest: No endpoint has the model.
         """
         now, usable = self._clock(), self.usable(model)
-        willing = [each for each in usable if each.breaker.retry_after == 0.0]
+        willing = [each for each in usable if each.breaker.retry_after == 0.0] or usable
+        wanted = [each for each in willing if each.endpoint.name not in avoid]
         return min(
             (
                 max(0.0, health.quiet_until - now)
-                for health in willing or usable
+                for health in wanted or willing
                 if now < health.quiet_until or health.resting_until <= now
             ),
             default=0.0,
         )
 
-    def check_quiet(self, *, model: str | None = None) -> None:
+    def check_quiet(
+        self, *, model: str | None = None, avoid: Collection[str] = ()
+    ) -> None:
         """Raise where `quiet_in` is not 0.
 
         Args:
             model: The model that is needed; None for any.
+            avoid: As in `quiet_in`.
 
         Raises:
             RateLimited: Nobody wants a request yet; ``retry_after`` says when.
             InvalidRequest: No endpoint has the model.
         """
-        seconds = self.quiet_in(model=model)
+        seconds = self.quiet_in(model=model, avoid=avoid)
         if seconds > 0.0:
             which = "every endpoint" if len(self._healths) > 1 else "the endpoint"
+            if avoid:
+                which += " that may serve"
             error = RateLimited(f"{which} asked for quiet, for {seconds:.3g} s more")
             error.retry_after = seconds
             raise error

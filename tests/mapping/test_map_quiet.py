@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import socket
 
 import pytest
 from loopback import client_for
@@ -194,6 +195,24 @@ def test_another_endpoint_is_asked_meanwhile(sim, clock):
     assert texts == [f"{number}" for number in range(10)]
     assert len(other.requests) == 11
     assert len(sim.requests) <= 2
+
+
+@pytest.mark.parametrize("refusals", [1, 3])
+def test_beside_a_dead_endpoint_who_asked_for_quiet_is_waited_for(sim, clock, refusals):
+    """Before the last try: until then the dead one may come back."""
+    sim.play(busy(refusals), Script(times=0))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        endpoints = [
+            Endpoint(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", name="dead"),
+            Endpoint(sim.base_url, name="busy", priority=1),
+        ]
+        with client_for(None, endpoints=endpoints, retry=RetryPolicy()) as client:
+            results = client.map(echoes(3), concurrency=1, order="input")
+            texts = [result.text for result in results]
+    assert texts == ["0", "1", "2"]
+    assert len(sim.requests) == 3 + refusals
+    assert len([seconds for seconds in clock.waits if seconds > 60]) == refusals
 
 
 def test_the_other_streams_of_the_client_are_not_patient(sim, clock):
