@@ -261,6 +261,8 @@ def collecting():
         collector.join(SOON)
         sys.setswitchinterval(before)
         gc.unfreeze()
+        gc.collect()
+        gc.freeze()  # as it was
 
 
 @pytest.mark.filterwarnings("ignore:a thread waits:RuntimeWarning")
