@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import random
+import signal
 import socket
 import ssl
 import threading
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 KEY = "test-key-0123456789abcdef"
-SOON = 10.0
-"""Seconds in which whatever must happen "at once" has happened on any machine."""
-PATIENT = Timeouts(connect=30, first_token=30, idle=30, token_idle=30, queue=30)
+SOON = 25.0
+"""Seconds in which whatever must happen "at once" has happened on any machine: one
+that is four times slower, busy, and stops for a second now and then."""
+PATIENT = Timeouts(connect=120, first_token=120, idle=120, token_idle=120, queue=120)
 """Far longer than `SOON`: nothing that ends in time was ended by one of these."""
 ONCE = RetryPolicy(attempts=1)
 
@@ -100,6 +103,36 @@ class Reader:
         return self.error
 
 
+@contextlib.contextmanager
+def ctrl_c(when: Callable[[], object], what: str = "") -> Iterator[None]:
+    """Press Ctrl-C for the main thread once something holds, until it is heard.
+
+    CPython does not hear a signal that comes after its last look and before a wait
+    begins: whoever presses Ctrl-C presses it again.
+    """
+    heard = threading.Event()
+
+    def hear(*_: object) -> None:
+        if not heard.is_set():
+            heard.set()
+            raise KeyboardInterrupt
+
+    def press() -> None:
+        until(when, what)
+        while not heard.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            heard.wait(0.01)
+
+    before = signal.signal(signal.SIGINT, hear)
+    striker = Reader(press)
+    try:
+        yield
+    finally:
+        error = striker.ended()
+        signal.signal(signal.SIGINT, before)
+    assert error is None
+
+
 class Peer:
     """A server whose every connection is served by one function in a thread.
 
@@ -163,6 +196,18 @@ class Peer:
         for thread in self._threads:
             thread.join(SOON)
             assert not thread.is_alive()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, and that no system gives away by itself.
+
+    Else another test's server or connection might have it before it is listened on.
+    """
+    for port in random.sample(range(10_000, 20_000), 100):
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a hundred ports were tried, and all of them are taken")
 
 
 def read_request(sock: socket.socket) -> bytes:

@@ -18,7 +18,7 @@ from holystream.clocks import (
 )
 from holystream.errors import ConfigurationError
 
-SOON = 10.0
+SOON = 25.0
 """Seconds within which a thread that was woken has come back."""
 NEVER = 300.0
 TIMEOUTS = Timeouts(connect=1, first_token=50, idle=20, token_idle=30)

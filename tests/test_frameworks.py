@@ -21,7 +21,7 @@ import holystream
 from holystream import Client, Guarantee, PrioritySemaphore
 from holystream.simulator import Script
 
-SOON = 10.0
+SOON = 25.0
 """Seconds within which what must happen at once has happened on any machine."""
 
 

@@ -29,7 +29,7 @@ from holystream import (
 from holystream.clocks import CancelToken
 from holystream.simulator import Simulator
 
-SOON = 10.0
+SOON = 25.0
 COUNTING = (
     "holystream/account.py",
     "holystream/attempts.py",

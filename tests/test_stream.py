@@ -42,7 +42,7 @@ from holystream import (
 from holystream.exchange import Exchange
 from holystream.simulator import Script
 
-SOON = 10.0
+SOON = 25.0
 """Seconds within which another thread has done what takes it no time."""
 NEVER = 300.0
 """Seconds that no test waits."""

@@ -8,6 +8,7 @@ import socket
 import subprocess
 
 import pytest
+from loopback import free_port
 
 from holystream import Client, Overloaded, RetryPolicy, StreamInterrupted
 from holystream.cli.simulate import FAULTS
@@ -75,8 +76,7 @@ def test_each_fault_serves_the_next_request(serve):
 
 
 def test_it_listens_where_it_is_told_to(serve):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     process, client = serve("--port", str(port), "--host", "127.0.0.1")
     assert f"http://127.0.0.1:{port}/v1" in repr(client)
     assert process.poll() is None

@@ -36,12 +36,6 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join(folders))
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def listens(address: tuple[str, int] | str) -> bool:
     """Whether someone accepts connections at a port, or at the path of a socket."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET

@@ -10,9 +10,9 @@ import json
 import uuid
 
 import pytest
-from loopback import client_for
+from loopback import client_for, free_port
 from peer_presence import need
-from peer_processes import AIMOCK, Server, free_port, program
+from peer_processes import AIMOCK, Server, program
 
 from holystream import (
     AuthenticationError,
@@ -184,7 +184,7 @@ def test_a_connection_that_is_dropped_is_made_up_for(stream):
     assert [type(each) for each in failures(events)] == [ConnectionLost]
 
 
-def test_the_server_says_when_to_come_back(stream):
+def test_the_server_says_when_to_come_back(stream, holystream_clock):
     with stream("throttled") as answer:
         events = list(answer)
     assert "".join(map(str, events)) == TEXT
@@ -194,6 +194,7 @@ def test_the_server_says_when_to_come_back(stream):
     (waiting,) = (event for event in events if isinstance(event, Waiting))
     assert waiting.reason == "server hint"
     assert waiting.delay >= RETRY_AFTER
+    assert holystream_clock.waits == [waiting.delay]
 
 
 def test_or_that_it_will_take_long(stream):

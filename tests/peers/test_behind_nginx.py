@@ -9,9 +9,9 @@ import sys
 
 import pytest
 from gate import Gate
-from loopback import Reader, client_for
+from loopback import Reader, client_for, free_port
 from peer_presence import need, need_packages
-from peer_processes import Server, free_port, program
+from peer_processes import Server, program
 
 from holystream import (
     ConnectionLost,

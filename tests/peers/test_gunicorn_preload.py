@@ -18,9 +18,9 @@ from typing import Self
 
 import pytest
 import requests
-from loopback import SOON, until
+from loopback import SOON, free_port, until
 from peer_presence import need, need_packages
-from peer_processes import Server, free_port
+from peer_processes import Server
 
 from holystream.simulator import Script, Simulator
 

@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 import requests
-from loopback import client_for
+from loopback import client_for, free_port
 from peer_presence import need_packages
-from peer_processes import Server, free_port
+from peer_processes import Server
 
 from holystream import (
     ConnectionLost,

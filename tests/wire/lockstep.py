@@ -15,7 +15,7 @@ import threading
 import zlib
 from dataclasses import dataclass
 
-PATIENCE = 15.0
+PATIENCE = 25.0
 FRAMINGS = ("chunked", "one-chunk", "close", "length")
 _RESET = struct.pack("ii", 1, 0)
 

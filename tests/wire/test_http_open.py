@@ -119,9 +119,12 @@ def reset(sock):
     sock.close()
 
 
+@pytest.fixture
 def closed_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """A port that nobody listens on; bound, so that nobody begins to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 class TestPhasesAndVerdicts:
@@ -134,8 +137,8 @@ class TestPhasesAndVerdicts:
         assert error.attempts == 1
         assert error.partial_text == ""
 
-    def test_refused(self):
-        error = outcome(f"http://127.0.0.1:{closed_port()}/v1")
+    def test_refused(self, closed_port):
+        error = outcome(f"http://127.0.0.1:{closed_port}/v1")
         self.check(error, ConnectionFailed, Phase.CONNECT, Verdict.NOT_SENT)
         assert "refused" in str(error)
 
@@ -152,9 +155,8 @@ class TestPhasesAndVerdicts:
         self.check(error, ConnectionFailed, Phase.CONNECT, Verdict.NOT_SENT)
         assert "nowhere.test" in str(error)
 
-    def test_the_second_address_is_tried(self, sim, monkeypatch):
+    def test_the_second_address_is_tried(self, sim, monkeypatch, closed_port):
         real = socket.getaddrinfo
-        closed = closed_port()
 
         def getaddrinfo(host, port, *args, **options):
             if host != "two.localhost":
@@ -163,7 +165,7 @@ class TestPhasesAndVerdicts:
                 raise socket.gaierror(socket.EAI_NONAME, "not an address")
             return [
                 (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", number))
-                for number in (closed, port)
+                for number in (closed_port, port)
             ]
 
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -437,8 +439,8 @@ class TestProxies:
             assert "HTTPS_PROXY" in str(error)
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_a_proxy_that_is_not_there(self, monkeypatch, scheme):
-        proxy = f"http://user:secret-word@127.0.0.1:{closed_port()}"
+    def test_a_proxy_that_is_not_there(self, monkeypatch, scheme, closed_port):
+        proxy = f"http://user:secret-word@127.0.0.1:{closed_port}"
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", proxy)
         error = outcome(f"{scheme}://elsewhere.test/v1", allow_http=True)
         assert type(error) is ProxyFailed

@@ -348,12 +348,14 @@ class TestWhatBreaks:
         check_clean("the log", log.getvalue())
 
     def test_before_it_was_sent(self, log, monkeypatch):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        failing(f"http://127.0.0.1:{port}/v1")
-        failing(f"https://127.0.0.1:{port}/v1")
-        monkeypatch.setenv("HTTPS_PROXY", f"http://user:{KEY}@127.0.0.1:{port}")
-        failing("https://elsewhere.test/v1")
+        # Bound, and not listened on: nobody else begins to.
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            failing(f"http://127.0.0.1:{port}/v1")
+            failing(f"https://127.0.0.1:{port}/v1")
+            monkeypatch.setenv("HTTPS_PROXY", f"http://user:{KEY}@127.0.0.1:{port}")
+            failing("https://elsewhere.test/v1")
         with Peer(after(answer(b"", status="503 No"))) as proxy:
             url = proxy.url.replace("//", f"//user:{KEY}@")
             monkeypatch.setenv("HTTPS_PROXY", url)
