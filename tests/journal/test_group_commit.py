@@ -326,26 +326,31 @@ def test_signals_at_random_moments(path, on_disk):
 def test_a_follower_that_is_struck_leaves_the_queue(path, on_disk):
     """It is in the main thread, and a real signal ends its wait."""
     claims = [on_disk.create(f"s{n}", request=REQUEST, ttl=DAY) for n in range(2)]
+    heard = threading.Event()
 
     def handler(*_):
-        raise Struck
+        if not heard.is_set():
+            heard.set()
+            raise Struck
+
+    def strike():
+        until(lambda: queued(on_disk) == 2)
+        # One that comes just before the wait begins is not heard.
+        while not heard.is_set():
+            os.kill(os.getpid(), signal.SIGUSR2)
+            heard.wait(0.01)
 
     before = signal.signal(signal.SIGUSR2, handler)
     try:
         with locked_by_another(path):
             leader = Writer(lambda: on_disk.append(claims[0], text_events(1, 1)))
             until(lambda: queued(on_disk) == 1)
-            striker = Writer(
-                lambda: (
-                    until(lambda: queued(on_disk) == 2),
-                    os.kill(os.getpid(), signal.SIGUSR2),
-                )
-            )
+            striker = Writer(strike)
             with pytest.raises(Struck):
                 on_disk.append(claims[1], text_events(1, 1))
+            assert striker.ended() is None
             assert queued(on_disk) == 1
         assert leader.ended() is None
-        assert striker.ended() is None
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert on_disk.read("s1").events == ()

@@ -6,12 +6,11 @@ import contextlib
 import gc
 import itertools
 import os
-import signal
 import threading
 import weakref
 
 import pytest
-from loopback import SOON, Reader, client_for, until
+from loopback import SOON, Reader, client_for, ctrl_c, until
 from strikes import moments
 
 from holystream import (
@@ -277,22 +276,11 @@ def test_prompts_that_close_or_iterate_their_own_map(client):
 
 def test_a_ctrl_c_while_it_waits(client, sim, source, gate):
     mapped = client.map(iter(source))
-    waits = threading.Event()
-
-    def interrupt():
-        assert waits.wait(SOON)
-        until(lambda: sim.open_connections == 4)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    striker = Reader(interrupt)
-    try:
-        waits.set()
-        with pytest.raises(KeyboardInterrupt):
-            next(mapped)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert striker.ended() is None
+    with (
+        ctrl_c(lambda: sim.open_connections == 4),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        next(mapped)
     assert gone(client)
     with pytest.raises(StreamClosed):
         next(mapped)

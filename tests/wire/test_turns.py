@@ -19,6 +19,7 @@ from loopback import (
     Reader,
     certificates,
     client_for,
+    ctrl_c,
     nothing_left_behind,
     until,
 )
@@ -317,18 +318,13 @@ class TestStops:
         if where == "pausing":
             crowded.pass_on(held)
             crowded.crowd(pause=1e6)
-        main = threading.main_thread().ident
         with connected() as end:
             end.raw._ended = time.monotonic()
-
-            def strike():
-                until(lambda: end.guard._waiting, "it does not wait")
-                signal.pthread_kill(main, signal.SIGINT)
-
-            striker = Reader(strike)
-            with pytest.raises(KeyboardInterrupt):
+            with (
+                ctrl_c(lambda: end.guard._waiting, "it does not wait"),
+                pytest.raises(KeyboardInterrupt),
+            ):
                 end.raw.receive(10)
-            assert striker.ended() is None
             assert end.guard._waiting is None
         crowded.pass_on(held)
         assert crowded.leader is None
