@@ -109,11 +109,15 @@ def test_a_host_that_never_comes_back_is_not_waited_for_for_ever(
 
 
 def test_nor_where_each_probe_costs_an_item(sim, source, monkeypatch):
-    monkeypatch.setattr(mapped, "OUTAGE", 0.5)
+    def hurry(*_):
+        # Not before the first has failed, however long that takes here.
+        monkeypatch.setattr(mapped, "OUTAGE", 0.5)
+
     sim.play(Script(status=503, times=0))
     with made(sim, BRIEF) as client:
         results = []
-        with pytest.raises(CircuitOpen), client.map(source, concurrency=4) as asked:
+        asked = client.map(source, concurrency=4, on_progress=hurry)
+        with pytest.raises(CircuitOpen), asked:
             results.extend(asked)
         kinds = {type(result.error) for result in results}
         assert kinds == {Overloaded, StreamCancelled}

@@ -7,6 +7,7 @@ that must end exactly as the first one did.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import random
 import resource
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 import requests
 from hypothesis import given, strategies as st
+from loopback import nothing_left_behind
 
 from holystream import (
     AuthenticationError,
@@ -47,7 +49,10 @@ KEY = "sk-secret-0123456789abcdef"
 PROMPT = "Tell nobody that the vault's number is 4711, and be brief about it."
 BODY = {"model": "m", "messages": [{"role": "user", "content": PROMPT}]}
 TEXT = "One, two \N{GRINNING FACE}, three.\n"
-IMPATIENT = Timeouts(connect=5, first_token=0.1, idle=0.1, token_idle=5, queue=5)
+IMPATIENT = Timeouts(connect=20, first_token=20, idle=0.1, token_idle=20)
+"""With a silence behind some text. What comes may take its time to begin."""
+SPEECHLESS = Timeouts(connect=20, first_token=0.1)
+"""Where no text comes at all."""
 
 
 def lines(path):
@@ -152,10 +157,12 @@ def test_a_broken_answer_breaks_again(recorded, path, how, framing, cut):
     ],
 )
 def test_the_end_is_named_and_met_again(recorded, path, script, ending):
-    before = recorded(script, timeout=IMPATIENT)
+    silent = script.stall_headers or script.stall_at == 0
+    timeout = SPEECHLESS if silent else IMPATIENT
+    before = recorded(script, timeout=timeout)
     assert ends(path) == [ending]
     with replay(path) as again:
-        assert ask(again.base_url, timeout=IMPATIENT) == before
+        assert ask(again.base_url, timeout=timeout) == before
 
 
 def test_each_attempt_is_a_connection_and_is_met_in_its_turn(path, holystream_clock):
@@ -712,10 +719,8 @@ def test_a_file_that_cannot_be_opened_is_told_at_once(tmp_path):
 
 
 def test_nothing_is_left_open(recorded):
-    files = Path("/proc/self/fd")
-    before = len(list(files.iterdir()))
-    recorded(Script())
-    assert len(list(files.iterdir())) == before
+    with nothing_left_behind():
+        recorded(Script())
 
 
 # Files that are not whole, or not ours.
@@ -725,10 +730,11 @@ def test_a_recording_of_a_killed_program_is_served_as_far_as_it_goes(recorded, p
     recorded(Script(rechunk=50, pace=0.002))
     whole = path.read_bytes()
     texts = set()
+    timeouts = dataclasses.replace(IMPATIENT, first_token=0.5)
     for end in range(whole.index(b"\n") + 1, len(whole), 997):
         path.write_bytes(whole[:end])
         with replay(path) as again:
-            texts.add(ask(again.base_url, timeout=IMPATIENT)[0])
+            texts.add(ask(again.base_url, timeout=timeouts)[0])
     assert len(texts) > 1
     assert all(TEXT.startswith(text) for text in texts)
 

@@ -315,7 +315,8 @@ class TestTheDeadlineEndsEverything:
         sim.play(Script(status=503, times=0, framing="close", stall_at=10))
         with client_for(sim.base_url, retry=RetryPolicy()) as client:
             began = time.monotonic()
-            assert isinstance(outcome(client, deadline=SHORT), Overloaded)
+            # So long that the status is there before it.
+            assert isinstance(outcome(client, deadline=1.5), Overloaded)
             assert time.monotonic() - began < refused.ERROR_BODY_SECONDS
 
     def test_a_handshake(self):
@@ -813,21 +814,20 @@ class TestASecondThreadEndsAnyWait:
         jitter = random.Random(20261105)
         interval = sys.getswitchinterval()
         outcomes = set()
+        # About as long as a stream takes, however fast this machine is at the moment.
+        usual = 0.001
         with client_for(sim.base_url, pool=PrioritySemaphore(2)) as client:
-            client.stream("hello").until_done()
-            began = time.perf_counter()
-            client.stream("hello").until_done()
-            usual = time.perf_counter() - began
             sys.setswitchinterval(1e-5)
             try:
                 for _ in range(500):
                     stream = client.stream("hello")
                     received, reader = collect(map(str, stream))
-                    moment = time.perf_counter() + jitter.uniform(0, 2.5 * usual)
+                    moment = time.perf_counter() + jitter.uniform(0, 2 * usual)
                     while time.perf_counter() < moment:
                         pass
                     getattr(stream, end)()
                     error = reader.ended()
+                    usual *= 0.95 if error is None else 1.05
                     text = "".join(received)
                     if error is None:
                         assert text == TEXT
@@ -939,6 +939,13 @@ REUSABLE = [
 
 
 class TestConnectionsAreUsedAgain:
+    @pytest.fixture
+    def patient(self, monkeypatch):
+        """Drain for as long as a busy machine takes to send what is drained."""
+        assert wire_http.DRAIN_SECONDS >= 5 * 0.05, "the linger below is well within it"
+        monkeypatch.setattr(wire_http, "DRAIN_SECONDS", SOON)
+
+    @pytest.mark.usefixtures("patient")
     @pytest.mark.parametrize("script", REUSABLE, ids=str)
     def test_after_reading_to_the_end(self, sim, script):
         sim.play(*[script] * 5)
@@ -948,6 +955,7 @@ class TestConnectionsAreUsedAgain:
                     assert stream.get_final_text() == TEXT
         assert sim.connections == 1
 
+    @pytest.mark.usefixtures("patient")
     @pytest.mark.parametrize("script", REUSABLE, ids=str)
     def test_after_leaving_at_finished(self, sim, script):
         sim.play(*[script] * 5)
