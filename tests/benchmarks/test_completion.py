@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,10 @@ def parts(monkeypatch):
     import _cutting
     import completion
 
-    return completion, _cutting
+    # It takes out of the environment what could come between, and other tests need.
+    kept = dict(os.environ)
+    yield completion, _cutting
+    os.environ.update(kept)
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
 """Beginning and end: nothing is left behind, whatever was going on."""
 
-import os
 import sys
 import threading
 
 import pytest
+from loopback import open_files
 from simulator_client import (
     BODY,
     dial,
@@ -49,7 +49,7 @@ def test_a_stall_ends_at_once_and_leaves_no_thread(script, how):
         else:
             sock.close()
             assert sim.wait_until(lambda: not sim.open_connections)
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_close_reaches_a_client_that_does_not_read():
@@ -92,10 +92,8 @@ def test_close_may_be_called_again_and_from_many_threads():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
 def test_no_descriptor_is_left():
-    def descriptors():
-        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-
-    before = descriptors()
+    # The collector may close what another test has left meanwhile.
+    before = open_files()
     with Simulator() as sim:
         sim.play(Script(cut_at=9, cut="rst"), Script(cut_at=9), Script(stall_at=9))
         fetch(sim)
@@ -105,7 +103,7 @@ def test_no_descriptor_is_left():
             read_until(sock, lambda got: len(got.body) == 9)
             sim.drop_all()
         fetch(sim)
-    assert descriptors() == before
+    assert open_files() <= before
 
 
 def test_serve_forever_ends_with_close():
