@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import random
@@ -12,6 +13,7 @@ import pytest
 from loopback import Reader, client_for, nothing_left_behind, open_files, until
 
 from holystream import (
+    AttemptRecord,
     DeadlineExceeded,
     FirstTokenTimeout,
     PrioritySemaphore,
@@ -21,6 +23,7 @@ from holystream import (
     StreamClosed,
     StreamError,
     StreamInterrupted,
+    StreamRecord,
     Timeouts,
 )
 from holystream.events import Connected, Finished, TextDelta, Waiting
@@ -355,9 +358,28 @@ PARALLEL = [
 ] * 2
 
 
+def all_is_told(client, records):
+    """Each stream and each of its attempts has one record, however it ended."""
+    attempts = collections.Counter(
+        each.stream_id for each in records if isinstance(each, AttemptRecord)
+    )
+    streams = [each for each in records if isinstance(each, StreamRecord)]
+    made = {each.stream_id: each.attempts for each in streams}
+    assert len(made) == len(streams)
+    assert attempts == collections.Counter(made)
+    found = client.metrics().streams
+    assert (found.opened, found.active) == (len(streams), 0)
+    assert (
+        found.streams.items()
+        >= collections.Counter(each.outcome for each in streams).items()
+    )
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way(harbour, way):
-    """Nothing is held once it is over, and no socket but one that is kept."""
+    """Nothing is held once it is over, no socket but one that is kept, all is told."""
+    records = []
+    harbour.client.telemetry.add_hook(records.append)
     for _ in range(3):
         way(harbour)
         statistics = harbour.client.pool.statistics()
@@ -370,6 +392,7 @@ def test_each_way(harbour, way):
             harbour.sim._scripts.clear()
         harbour.client.close()
         assert harbour.sim.wait_until(lambda: not harbour.sim.open_connections)
+    all_is_told(harbour.client, records)
 
 
 @pytest.mark.slow
