@@ -84,6 +84,34 @@ def test_one_that_backs_off_comes_back_before_those_who_are_new(sim):
         assert new.result[1] == 2, "the second request was made before"
 
 
+def test_a_stream_waits_and_holds_by_its_priority(sim):
+    pool = PrioritySemaphore(1)
+    with client_of(sim, pool=pool) as client:
+        with client.stream("a", priority="high").open():
+            (held,) = pool.holders()
+            assert held.priority == "high"
+            waiting = Reader(lambda: client.complete("b", priority="critical"))
+            until(lambda: pool.statistics().queued == 1)
+            assert pool.statistics().queued_by_priority["critical"] == 1
+        assert waiting.ended() is None
+
+
+def test_one_that_comes_back_has_its_priority_and_its_name(sim):
+    pool = PrioritySemaphore(1)
+    sim.play(Script(status=503))
+    with client_of(sim, pool=pool) as client:
+        stream = client.stream("a", priority="low", stream_id="back-again")
+        while not isinstance(next(stream), Waiting):
+            pass
+        with pool.acquire(timeout=0):
+            back = Reader(stream.get_final_text)
+            until(lambda: pool.statistics().queued == 1)
+            assert pool.statistics().queued_by_priority["low"] == 1
+            assert pool.abort("back-again")
+            assert isinstance(back.ended(), StreamCancelled)
+        assert pool.statistics().in_use == 0
+
+
 def test_clients_that_share_a_pool_are_bounded_together(sim):
     pool = PrioritySemaphore(1)
     with client_of(sim, pool=pool) as one, client_of(sim, pool=pool) as other:
