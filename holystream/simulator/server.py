@@ -87,6 +87,8 @@ class Simulator:
         self._closing = Alarm()
         self._closed = threading.Event()
         self.play(*([script] if isinstance(script, Script) else script))
+        # Not in the thread: once a simulator is made, it opens nothing but connections.
+        self._selector = selectors.DefaultSelector()
         self._acceptor = threading.Thread(
             target=self._accept, name="simulator-accept", daemon=True
         )
@@ -243,7 +245,7 @@ class Simulator:
         return f"<Simulator {self._base_url}>"
 
     def _accept(self) -> None:
-        with selectors.DefaultSelector() as selector:
+        with self._selector as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._closing.socket, selectors.EVENT_READ)
             while True:

@@ -1,5 +1,6 @@
 """Beginning and end: nothing is left behind, whatever was going on."""
 
+import selectors
 import sys
 import threading
 
@@ -104,6 +105,18 @@ def test_no_descriptor_is_left():
             sim.drop_all()
         fetch(sim)
     assert open_files() <= before
+
+
+def test_what_it_waits_with_is_open_once_it_is_made(monkeypatch):
+    threads = []
+
+    def made(make=selectors.DefaultSelector):
+        threads.append(threading.current_thread())
+        return make()
+
+    monkeypatch.setattr(selectors, "DefaultSelector", made)
+    with Simulator():
+        assert threads == [threading.current_thread()]
 
 
 def test_serve_forever_ends_with_close():
