@@ -9,11 +9,12 @@ import math
 import random
 import re
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from loopback import free_port
+from loopback import Reader, free_port, until
 
 from holystream import (
     AuthenticationError,
@@ -497,6 +498,68 @@ class TestBreakers:
             (endpoint,) = client.metrics().endpoints
         assert endpoint.breaker.failed == 0
         assert endpoint.in_flight == 0
+
+
+class TestWhatRoutingIsTold:
+    """Of each stream, as it goes: else breakers and estimates would be in vain."""
+
+    def test_a_stream_counts_once_however_often_it_fails(self):
+        with (
+            refusing() as one,
+            refusing() as two,
+            client_of(
+                Endpoint(one, name="a"),
+                Endpoint(two, name="b"),
+                breaker=BreakerPolicy(failures=2),
+                retry=RetryPolicy(attempts=8, base=0.001, cap=0.002),
+            ) as client,
+        ):
+            with pytest.raises(ConnectionFailed):
+                ask(client, "hello")
+            for endpoint in client.metrics().endpoints:
+                assert endpoint.breaker.failed > 2
+                assert (endpoint.breaker.failures, endpoint.breaker.opened) == (1, 0)
+
+    def test_a_model_goes_where_it_is(self, regions):
+        one, two = regions(Script(times=0), Script(times=0))
+        with client_of(
+            Endpoint(one.base_url, name="a", models=["gpt-*"]),
+            Endpoint(two.base_url, name="b", priority=1),
+        ) as client:
+            assert ask(client, "hello").endpoint == "b"
+            assert ask(client, "hello", model="gpt-x").endpoint == "a"
+
+    def test_a_probe_succeeds_by_its_first_event(self, regions, holystream_clock):
+        gate = threading.Semaphore(1)
+        (server,) = regions([Script(status=503), Script(gate=gate)])
+        with client_of(
+            Endpoint(server.base_url, name="a"),
+            breaker=BreakerPolicy(failures=1),
+            retry=RetryPolicy(attempts=1),
+        ) as client:
+            with pytest.raises(ServerError):
+                ask(client, "hello")
+            holystream_clock.advance(60)
+            probe = Reader(lambda: ask(client, "hello"))
+            until(lambda: client.breakers["a"].state.value == "closed")
+            gate.release(1000)
+            assert probe.ended() is None
+
+    def test_the_time_to_the_first_token(self, regions):
+        (server,) = regions(Script(times=0))
+        with client_of(Endpoint(server.base_url, name="a")) as client:
+            assert client.metrics().endpoints[0].ttft is None
+            ask(client, "hello")
+            assert client.metrics().endpoints[0].ttft > 0
+
+    def test_a_key_that_is_accepted_again(self, regions):
+        (server,) = regions(Script(status=401))
+        with client_of(Endpoint(server.base_url, name="a")) as client:
+            with pytest.raises(AuthenticationError):
+                ask(client, "hello")
+            assert client.metrics().endpoints[0].ejected > 0
+            ask(client, "hello")
+            assert client.metrics().endpoints[0].ejected == 0
 
 
 class TestManyThatFailAtOnce:
