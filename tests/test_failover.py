@@ -552,6 +552,20 @@ class TestWhatRoutingIsTold:
             ask(client, "hello")
             assert client.metrics().endpoints[0].ttft > 0
 
+    def test_another_answer_is_no_fault_of_who_gave_it(self, regions):
+        """Where a replay brings another text, the endpoint did as it was asked."""
+        cut, other = regions(Script(cut_at=4000), Script(differ_at=5, times=0))
+        with client_of(
+            Endpoint(cut.base_url, name="a"),
+            Endpoint(other.base_url, name="b", priority=1),
+            resume=("replay",),
+        ) as client:
+            with pytest.raises(StreamInterrupted):
+                ask(client, "hello")
+            failed = [each.breaker.failed for each in client.metrics().endpoints]
+        assert other.requests
+        assert failed == [1, 0]
+
     def test_a_key_that_is_accepted_again(self, regions):
         (server,) = regions(Script(status=401))
         with client_of(Endpoint(server.base_url, name="a")) as client:
