@@ -310,6 +310,10 @@ def _unextended(code: int, data: memoryview) -> Any:
 
 
 _decoder = msgspec.msgpack.Decoder(tuple[int, list[Any]], ext_hook=_unextended)
+# msgspec learns a type at its first use, and two threads that meet there crash the
+# interpreter: it learns them here.
+for _kind in (Completion, *_BY_NAME.values()):
+    msgspec.msgpack.Decoder(_kind)
 
 _ROWS: Final[dict[type[Any], Callable[[Any], tuple[Any, ...]]]] = {
     **{kind: _delta_row(tag) for tag, kind in _DELTAS.items()},

@@ -78,6 +78,11 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     early: bool = False
 
 
+# Made at the import: msgspec learns a type at its first use, and two threads that meet
+# there crash the interpreter.
+_read_state = msgspec.msgpack.Decoder(_State).decode
+
+
 class OpenAIChatDecoder:
     """Decodes the chunks of one connection; see `holystream.providers.base.Decoder`."""
 
@@ -186,7 +191,7 @@ class OpenAIChatDecoder:
 
     def restore(self, data: bytes) -> Self:
         """Know what the decoder with this state knew."""
-        state = msgspec.msgpack.decode(data, type=_State)
+        state = _read_state(data)
         channels = list(self._lengths)
         self._indexes = dict(state.indexes)
         for known, lengths in zip(self._lengths.values(), state.lengths, strict=True):

@@ -162,11 +162,16 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _Record = TypeVar("_Record", Checkpoint, Recorded)
+# Made at the import: msgspec learns a type at its first use, and two threads that meet
+# there crash the interpreter.
+_decoders: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in (Checkpoint, Recorded)
+}
 
 
 def _checked(data: bytes, kind: type[_Record], what: str) -> _Record:
     try:
-        found = msgspec.msgpack.decode(data, type=kind)
+        found: _Record = _decoders[kind].decode(data)
     except (ValueError, msgspec.MsgspecError):
         raise JournalCorrupt(
             f"{what} cannot be read: the journal is damaged. What it holds of the "

@@ -80,7 +80,7 @@ class ResumeToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         data = _unpacked(token)
         if data is not None:
             try:
-                found = msgspec.msgpack.decode(data, type=cls)
+                found = _decoder.decode(data)
             except (ValueError, msgspec.MsgspecError):
                 pass
             else:
@@ -114,6 +114,11 @@ class ResumeToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
                 f"partial_text= has {len(partial_text)}; take both from the stream "
                 "after its end"
             )
+
+
+# Made at the import: msgspec learns a type at its first use, and two threads that meet
+# there crash the interpreter.
+_decoder = msgspec.msgpack.Decoder(ResumeToken)
 
 
 def looks_like_one(token: Any) -> bool:
