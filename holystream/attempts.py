@@ -332,6 +332,7 @@ def _outcome(
 ) -> Literal["error", "cancelled", "closed"]:
     if isinstance(error, StreamCancelled):
         return "cancelled"
-    if error is None or isinstance(error, (StreamClosed, GeneratorExit)):
+    if isinstance(error, StreamClosed) or not isinstance(error, Exception):
+        # A Ctrl-C and its like are the program's, not the service's.
         return "closed"
     return "error"

@@ -104,7 +104,11 @@ class Reader:
 
 
 @contextlib.contextmanager
-def ctrl_c(when: Callable[[], object], what: str = "") -> Iterator[None]:
+def ctrl_c(
+    when: Callable[[], object],
+    what: str = "",
+    error: type[BaseException] = KeyboardInterrupt,
+) -> Iterator[None]:
     """Press Ctrl-C for the main thread once something holds, until it is heard.
 
     CPython does not hear a signal that comes after its last look and before a wait
@@ -115,7 +119,7 @@ def ctrl_c(when: Callable[[], object], what: str = "") -> Iterator[None]:
     def hear(*_: object) -> None:
         if not heard.is_set():
             heard.set()
-            raise KeyboardInterrupt
+            raise error
 
     def press() -> None:
         until(when, what)

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from loopback import client_for
+from loopback import client_for, ctrl_c
 
 from holystream import (
     AttemptRecord,
@@ -161,3 +161,31 @@ def test_every_wait_before_an_attempt_is_told(simulator, holystream_clock):
             assert [result.text for result in results] == ["hello"]
     assert [each.delay for each in attempts] == pytest.approx(holystream_clock.waits)
     assert holystream_clock.waits[0] >= 89
+
+
+def iterated(client):
+    for _ in client.stream("hello"):
+        pass
+
+
+def in_a_block(client):
+    with client.stream("hello") as stream:
+        for _ in stream.text_stream:
+            pass
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize(
+    "read", [lambda client: client.complete("hello"), iterated, in_a_block]
+)
+def test_what_the_program_ends_is_closed_and_no_error(simulator, read, error):
+    simulator.play(Script(stall_at=900))
+    with client_for(simulator.base_url) as client:
+        attempts, streams = recorded(client)
+        with ctrl_c(lambda: simulator.requests, error=error), pytest.raises(error):
+            read(client)
+        found = client.metrics().streams
+    told = [(each.outcome, each.error_type) for each in (*attempts, *streams)]
+    assert told == [("closed", error.__name__)] * 2
+    assert found.success_rate is None
+    assert found.stream_errors == found.attempt_errors == {}

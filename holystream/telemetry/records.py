@@ -31,7 +31,7 @@ class AttemptRecord:
         strategy: How it went on with the answer: "cursor", "prefill", "replay",
             "stitch" or "restart"; None for a first try and for a plain retry.
         outcome: "finished", "failed", or how the caller ended it: "cancelled",
-            "closed", or "abandoned" to the garbage collector.
+            "closed", as by a Ctrl-C too, or "abandoned" to the garbage collector.
         error_type: The name of the error's class, or None without an error.
         verdict: The name of the `Verdict`, or None without an error.
         phase: The name of the `Phase` it failed in, or None without an error.
@@ -72,7 +72,7 @@ class StreamRecord:
         endpoint: The configured name of the endpoint of the last attempt.
         priority: The priority's name.
         outcome: "done", "error", or how the caller ended it: "cancelled", "closed",
-            or "abandoned" to the garbage collector.
+            as by a Ctrl-C too, or "abandoned" to the garbage collector.
         error_type: The name of the error's class, or None without an error.
         attempts: Connections that were tried.
         interruptions: Faults that were met on the way.
