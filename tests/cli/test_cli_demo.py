@@ -244,6 +244,8 @@ def test_a_server_that_cannot_start_is_an_error_with_its_reason(monkeypatch, cap
         def __init__(self, text, faults):
             super().__init__(text, [*faults, "not-a-fault=1"])
 
+    # On a third port it would not start either.
+    monkeypatch.setattr("holystream.cli.server_process._TRIES", 2)
     with (
         Stillborn(demo.TEXT, []) as child,
         pytest.raises(ServerDidNotStart, match="unknown key 'not-a-fault'"),
