@@ -62,6 +62,7 @@ class Account:
         self._recoveries: list[float] = []
         self._broken_at: float | None = None
         self._extent = 0
+        self._in_vain = False
         self._queued = 0.0
         # Of the attempt.
         self._strategy: str | None = None
@@ -105,6 +106,7 @@ class Account:
         """Take note that the attempt connects."""
         self._began_at = now
         self._connected_at = self._content_at = None
+        self._in_vain = False
         # Only now: another endpoint may have been picked since this was decided on.
         self._strategy = self._exchange.strategy
         if self._strategy is not None or self._exchange.attempts > 1:
@@ -120,11 +122,11 @@ class Account:
         return now - self._began_at
 
     def broke_off(self, now: float) -> None:
-        """Take note that the text has to go on, if there is any."""
-        extent = self._exchange.transcript.extent
-        if self._broken_at is None and extent:
+        """Take note that the text has to go on, or to begin."""
+        self._in_vain = not self.content_came
+        if self._broken_at is None:
             self._broken_at = now
-            self._extent = extent
+            self._extent = self._exchange.transcript.extent
 
     def recovers(self, now: float) -> bool:
         """Whether it has yet to go on; if it does so now, take note of that."""
@@ -177,6 +179,8 @@ class Account:
         self._tell_opening()
         exchange = self._exchange
         completion = exchange.completion
+        # What the stream ends with, and brought nothing, has interrupted nothing.
+        refused = outcome == "error" and self._in_vain
         self._telemetry.stream(
             StreamRecord(
                 stream_id=exchange.stream_id,
@@ -188,7 +192,7 @@ class Account:
                 outcome=outcome,
                 error_type=None if error is None else type(error).__name__,
                 attempts=exchange.attempts,
-                interruptions=exchange.interruptions,
+                interruptions=exchange.interruptions - refused,
                 strategies=tuple(self._strategies),
                 guarantee=completion.guarantee.name if completion else "PARTIAL",
                 finish_reason=completion.finish_reason if completion else None,

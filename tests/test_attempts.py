@@ -1,5 +1,6 @@
 """What is told of the attempts of a stream, and what they are charged."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,6 +16,7 @@ from holystream import (
     RateLimited,
     RetryBudget,
     RetryPolicy,
+    StreamError,
     StreamInterrupted,
     StreamRecord,
     StreamState,
@@ -161,6 +163,51 @@ def test_every_wait_before_an_attempt_is_told(simulator, holystream_clock):
             assert [result.text for result in results] == ["hello"]
     assert [each.delay for each in attempts] == pytest.approx(holystream_clock.waits)
     assert holystream_clock.waits[0] >= 89
+
+
+FAILS, CUT = Script(status=503), Script(cut_at=4000, cut="rst")
+THRICE = RetryPolicy(attempts=3, base=0.001, cap=0.002)
+
+
+@pytest.mark.parametrize(
+    ("scripts", "interruptions", "recoveries"),
+    [
+        ([], 0, 0),
+        ([FAILS], 1, 1),
+        ([FAILS, FAILS], 2, 1),
+        ([CUT], 1, 1),
+        ([FAILS, CUT, FAILS], 3, 2),
+        ([Script(cut_at=200, cut="rst")], 1, 1),
+        # What ends a stream and brings nothing interrupts nothing.
+        ([Script(status=401)], 0, 0),
+        ([FAILS] * 3, 2, 0),
+        ([CUT, Script(status=400)], 1, 0),
+        ([CUT, FAILS, FAILS], 2, 0),
+    ],
+)
+def test_faults_and_what_came_after_them(simulator, scripts, interruptions, recoveries):
+    simulator.play(*scripts)
+    with client_for(simulator.base_url, retry=THRICE) as client:
+        _, streams = recorded(client)
+        with contextlib.suppress(StreamError):
+            for _ in client.stream(f"echo:{TEXT}", temperature=0):
+                pass
+        found = client.metrics().streams
+    assert len(simulator.requests) == streams[0].attempts
+    assert found.interruptions == streams[0].interruptions == interruptions
+    assert found.recoveries == len(streams[0].recoveries) == recoveries
+    assert (found.mean_time_to_recover is None) == (not recoveries)
+
+
+def test_from_the_first_fault_in_a_row_to_new_content(simulator, holystream_clock):
+    simulator.play(FAILS, FAILS)
+    retry = RetryPolicy(attempts=3, base=8, cap=8, jitter=None)
+    with client_for(simulator.base_url, retry=retry) as client:
+        _, streams = recorded(client)
+        client.complete("echo:hello")
+    (seconds,) = streams[0].recoveries
+    assert len(holystream_clock.waits) == 2
+    assert seconds >= sum(holystream_clock.waits) - 0.001
 
 
 def iterated(client):

@@ -83,9 +83,12 @@ class Numbers:
         retries: Attempts after the first of their stream, by the name of the error
             that made them necessary; "unknown" where nobody said.
         strategies: Attempts that went on with a text, by how they did.
-        interruptions: Faults that streams met on their way.
-        recoveries: Faults after which new content came.
-        recovery_seconds: From these faults to that content, all together.
+        interruptions: Faults that streams met on their way: attempts that failed, but
+            for the last one of a stream that ends with an error, if it brought no
+            content.
+        recoveries: How often new content came after an interruption, or after several
+            in a row, whether there had been any before or not.
+        recovery_seconds: From the first of them to that content, all together.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written.
         wasted_tokens: Tokens, read or written, that interruptions wasted.
@@ -135,7 +138,7 @@ class Numbers:
 
     @property
     def mean_time_to_recover(self) -> float | None:
-        """Mean seconds from a fault to new content, or None if there was none."""
+        """Mean seconds of the recoveries, or None if there was none."""
         return self.recovery_seconds / self.recoveries if self.recoveries else None
 
     @property

@@ -96,13 +96,13 @@ RESUMPTIONS: Final = Family(
 INTERRUPTIONS: Final = Family(
     name="holystream_interruptions_total",
     kind="counter",
-    help="Faults that streams met on their way",
+    help="Faults that streams met on their way; a refusal that ends one is none",
     read=lambda numbers: {"": numbers.interruptions},
 )
 RECOVERY: Final = Family(
     name="holystream_recovery_seconds",
     kind="summary",
-    help="Seconds from a fault to new content",
+    help="Seconds from a fault, or the first in a row, to new content",
     read=lambda numbers: {"": _recovery(numbers)},
 )
 TOKENS: Final = Family(

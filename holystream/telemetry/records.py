@@ -75,7 +75,8 @@ class StreamRecord:
             as by a Ctrl-C too, or "abandoned" to the garbage collector.
         error_type: The name of the error's class, or None without an error.
         attempts: Connections that were tried.
-        interruptions: Faults that were met on the way.
+        interruptions: Faults that were met on the way: attempts that failed, but for
+            the last one of a stream that ends with an error, if it brought no content.
         strategies: How each attempt after them was made: as an attempt's strategy, and
             "retry" where there was no text to go on with.
         guarantee: The name of the `Guarantee` of what was delivered.
@@ -83,7 +84,8 @@ class StreamRecord:
         queued: How long it waited in the pool's queue, all attempts together.
         ttft: From opening to the first content, or None without any.
         duration: From opening to the end.
-        recoveries: From each fault after which new content came, to that content.
+        recoveries: From each interruption after which new content came, or from the
+            first of several in a row, to that content.
         usage: Tokens used by the last attempt; None without a whole answer.
         total_usage: Tokens used by all attempts; None without a whole answer.
         wasted_tokens: Tokens, of prompt and answer, that interruptions wasted.
