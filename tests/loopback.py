@@ -51,9 +51,11 @@ def client_for(base_url: str, **options) -> Client:
     return Client(KEY, provider="openai-compatible", base_url=base_url, **settings)
 
 
-def until(condition: Callable[[], object], what: str = "") -> None:
+def until(
+    condition: Callable[[], object], what: str = "", seconds: float = SOON
+) -> None:
     """Wait until something holds that nobody tells us of."""
-    end = time.monotonic() + SOON
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"in vain: {what or condition}"
         time.sleep(0.001)

@@ -75,8 +75,17 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        until(lambda: listens(self._address) or self._ended(), self._command[0])
-        assert not self._ended(), self._log.read_text(encoding="utf-8")
+        try:
+            # Its program may have to be read from a disk first.
+            until(
+                lambda: listens(self._address) or self._ended(),
+                self._command[0],
+                2 * SOON,
+            )
+            assert not self._ended(), self._log.read_text(encoding="utf-8")
+        except BaseException:
+            self.kill()
+            raise
 
     def _ended(self) -> bool:
         return self._process.poll() is not None
