@@ -111,3 +111,5 @@ def test_a_map_that_is_forgotten_leaves_no_line_open(client, monkeypatch):
     with pytest.warns(ResourceWarning, match="dropped before its end"):
         del mapped
     assert terminal.getvalue().endswith("done\n")
+    # Its threads end by themselves.
+    until(lambda: client.pool.statistics().in_use == 0)
