@@ -7,6 +7,7 @@ waits for nobody; the counting is done for many at once, by whoever finds nobody
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 import math
@@ -17,12 +18,13 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from holystream.errors import ConfigurationError
 from holystream.gapless import keep
 from holystream.telemetry.records import AttemptRecord, StreamRecord
 from holystream.telemetry.tally import Ledger, Opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from holystream.telemetry.metrics import Metrics
     from holystream.telemetry.tally import Note
@@ -152,12 +154,32 @@ class Telemetry:
 
         Returns:
             Removes the hook; may be called again.
+
+        Raises:
+            ConfigurationError: One of them cannot be called so.
         """
-        token = object()
-        self._hooks[token] = (hook, opened)
+        return self.set_hook(object(), hook, opened=opened)
+
+    def set_hook(
+        self, key: Hashable, hook: Hook, *, opened: OpenedHook | None = None
+    ) -> Callable[[], None]:
+        """Do as `add_hook`, in the place of what was set by an equal key before.
+
+        For exporters: one that is attached twice would count everything twice.
+
+        Returns:
+            Removes what is set by the key; may be called again.
+
+        Raises:
+            ConfigurationError: One of them cannot be called so.
+        """
+        _check_call("hook", hook, "record")
+        if opened is not None:
+            _check_call("opened=", opened, "provider", "endpoint", "model")
+        self._hooks[key] = (hook, opened)
 
         def remove() -> None:
-            self._hooks.pop(token, None)
+            self._hooks.pop(key, None)
 
         return remove
 
@@ -241,6 +263,41 @@ def due_of_a_stream() -> Due:
 def due_of_an_attempt() -> Due:
     """Return what is to be told of an attempt: its end."""
     return {AttemptRecord: True}
+
+
+def checked(telemetry: object) -> Telemetry:
+    """Return the telemetry that an exporter is to be attached to.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if isinstance(telemetry, Telemetry):
+        return telemetry
+    raise ConfigurationError(
+        "what tells of streams is a client's telemetry: pass client.telemetry, not "
+        f"a {type(telemetry).__name__}"
+    )
+
+
+def _check_call(name: str, hook: object, *arguments: str) -> None:
+    """Refuse at once what would fail at each stream, and be logged at most."""
+    if callable(hook):
+        try:
+            # As it is called: what a decorator wraps may take something else.
+            signature = inspect.signature(hook, follow_wrapped=False)
+        except (TypeError, ValueError):
+            return  # written in C, and says nothing
+        try:
+            signature.bind(*arguments)
+        except TypeError as error:
+            why = str(error)
+        else:
+            return
+    else:
+        why = f"{type(hook).__name__} is not callable"
+    raise ConfigurationError(
+        f"a telemetry {name} is called with ({', '.join(arguments)}): {why}"
+    )
 
 
 def _call(hook: Callable[..., object] | None, what: tuple[object, ...]) -> None:

@@ -14,6 +14,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Final
 
+from holystream.telemetry.collecting import checked
 from holystream.telemetry.records import AttemptRecord, StreamRecord
 
 if TYPE_CHECKING:
@@ -95,15 +96,18 @@ def log_from_environment(
 
 
 def log_records(telemetry: Telemetry) -> Callable[[], None]:
-    """Log each attempt and each stream from now on.
+    """Log each attempt and each stream from now on: once, however often it is asked.
 
     A stream that ends with an error is a warning. Other streams, and attempts that
     failed, are infos; other attempts are for debugging.
 
     Returns:
-        Ends it.
+        Ends it, whoever asked for it.
+
+    Raises:
+        ConfigurationError: It is not a client's telemetry.
     """
-    return telemetry.add_hook(_log_record)
+    return checked(telemetry).set_hook(_log_record, _log_record)
 
 
 def line(record: AttemptRecord | StreamRecord) -> str:
@@ -123,7 +127,8 @@ def line(record: AttemptRecord | StreamRecord) -> str:
             "first_content": _seconds(record.first_content),
         }
     else:
-        said = f"stream {_shown(record.stream_id)} {record.outcome}"
+        outcome = "failed" if record.outcome == "error" else record.outcome
+        said = f"stream {_shown(record.stream_id)} {outcome}"
         facts = {
             "error": record.error_type,
             "finish_reason": record.finish_reason,

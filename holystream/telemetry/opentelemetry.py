@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from holystream.errors import ConfigurationError
+from holystream.telemetry.collecting import checked
 from holystream.telemetry.records import StreamRecord
 from holystream.telemetry.semconv import SECONDS, TOKENS, VERSIONS, Names, asked_for
 
@@ -34,7 +35,8 @@ class OpenTelemetryExporter:
 
     A span ``chat {model}`` begins when the stream was opened and ends when it ended;
     its parent is the span that is current where it ended. One exporter serves any
-    number of clients.
+    number of clients; attached again, as by a notebook's cell that is run twice, it or
+    another one with the same arguments takes the place of the first.
 
     Args:
         tracer_provider: Makes the tracer; the global one by default.
@@ -47,7 +49,7 @@ class OpenTelemetryExporter:
             version.
     """
 
-    __slots__ = ("_duration", "_first_chunk", "_names", "_tokens", "_tracer")
+    __slots__ = ("_duration", "_first_chunk", "_key", "_names", "_tokens", "_tracer")
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class OpenTelemetryExporter:
             raise ConfigurationError(
                 f"semconv= is one of {', '.join(VERSIONS)}, not {version!r}"
             )
+        self._key = (OpenTelemetryExporter, tracer_provider, meter_provider, version)
         self._names = names = VERSIONS[version]
         self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
         meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
@@ -95,8 +98,11 @@ class OpenTelemetryExporter:
 
         Returns:
             Detaches it again.
+
+        Raises:
+            ConfigurationError: It is not a client's telemetry.
         """
-        return telemetry.add_hook(self._record)
+        return checked(telemetry).set_hook(self._key, self._record)
 
     def _record(self, record: AttemptRecord | StreamRecord) -> None:
         if isinstance(record, StreamRecord):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holystream.errors import ConfigurationError
 from holystream.telemetry import names
+from holystream.telemetry.collecting import checked
 from holystream.telemetry.metrics import BUCKETS
 from holystream.telemetry.names import FAMILIES, Family
 from holystream.telemetry.records import AttemptRecord
@@ -41,8 +42,8 @@ class PrometheusExporter:
         registry: Where the metrics are registered; prometheus_client's own by default.
 
     Raises:
-        ConfigurationError: prometheus_client is not installed.
-        ValueError: The registry has metrics of these names.
+        ConfigurationError: prometheus_client is not installed, or the registry has
+            metrics of these names.
     """
 
     __slots__ = ("_attached", "_causes", "_metrics", "_models", "_shown")
@@ -66,18 +67,26 @@ class PrometheusExporter:
             "gauge": {"multiprocess_mode": "livesum"},
             "histogram": {"buckets": BUCKETS},
         }
-        self._metrics = {
-            family.name: kinds[family.kind](
-                family.name,
-                family.help,
-                family.labels,
-                registry=registry,
-                **options.get(family.kind, {}),
-            )
-            for family in FAMILIES
-        }
+        self._metrics: dict[str, Any] = {}
+        try:
+            for family in FAMILIES:
+                self._metrics[family.name] = kinds[family.kind](
+                    family.name,
+                    family.help,
+                    family.labels,
+                    registry=registry,
+                    **options.get(family.kind, {}),
+                )
+        except ValueError as error:
+            for metric in self._metrics.values():
+                registry.unregister(metric)
+            raise ConfigurationError(
+                f"the registry has such metrics already ({error}): attach the exporter "
+                "that made them to each client's telemetry, or give this one a "
+                "registry of its own, registry=CollectorRegistry()"
+            ) from error
         # Of all these, each use is one step: a look-up, a setting, a copy, a removal.
-        self._attached: dict[object, Telemetry] = {}
+        self._attached: dict[Telemetry, None] = {}
         self._shown: set[tuple[str, str]] = set()
         self._models: dict[tuple[str, str], tuple[str, str]] = {}
         self._causes: dict[str, str] = {}
@@ -85,19 +94,22 @@ class PrometheusExporter:
     def attach(self, telemetry: Telemetry) -> Callable[[], None]:
         """Show what ``telemetry`` is told of from now on.
 
-        Streams that are open already count as active.
+        Streams that are open already count as active. What it is attached to already
+        stays so, once.
 
         Returns:
             Detaches it again.
+
+        Raises:
+            ConfigurationError: It is not a client's telemetry.
         """
-        token = object()
-        self._attached[token] = telemetry
-        remove = telemetry.add_hook(self._record, opened=self._opened)
+        self._attached[checked(telemetry)] = None
+        remove = telemetry.set_hook(self, self._record, opened=self._opened)
         self._show_active()
 
         def detach() -> None:
             remove()
-            self._attached.pop(token, None)
+            self._attached.pop(telemetry, None)
             self._show_active()
 
         return detach
@@ -119,7 +131,7 @@ class PrometheusExporter:
 
     def _sum(self) -> dict[tuple[str, str], int]:
         found: collections.Counter[tuple[str, str]] = collections.Counter()
-        for telemetry in self._attached.copy().values():
+        for telemetry in self._attached.copy():
             for who, number in telemetry.active().items():
                 found[self._who(*who)] += number
         return dict(found)

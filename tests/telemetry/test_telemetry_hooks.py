@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import threading
 import typing
+from unittest import mock
 
 import pytest
 from made_records import attempt, stream
+from prometheus_client import CollectorRegistry
 
 from holystream import telemetry as package
+from holystream.errors import ConfigurationError
 from holystream.events import Usage
 from holystream.telemetry import AttemptRecord, StreamRecord, Telemetry
+from holystream.telemetry.logging import log_records
+from holystream.telemetry.opentelemetry import OpenTelemetryExporter
+from holystream.telemetry.prometheus import PrometheusExporter
 
 KEPT = {
     AttemptRecord: """
@@ -75,6 +82,84 @@ def test_one_hook_twice_is_two_hooks():
     remove()
     telemetry.stream(stream())
     assert len(seen) == 3
+
+
+def test_what_is_set_again_takes_the_place_of_the_first():
+    telemetry = Telemetry()
+    first, second, other = [], [], []
+    remove = telemetry.set_hook("an exporter", first.append)
+    telemetry.set_hook("another", other.append)
+    telemetry.set_hook("an exporter", second.append)
+    telemetry.stream(stream())
+    assert (len(first), len(second), len(other)) == (0, 1, 1)
+    remove()
+    remove()
+    telemetry.stream(stream())
+    assert (len(first), len(second), len(other)) == (0, 1, 2)
+
+
+def injected(function):
+    """Call a function with something more, as decorators do."""
+
+    @functools.wraps(function)
+    def called(record):
+        return function("more", record)
+
+    return called
+
+
+TAKEN = {
+    "a function": lambda record: record,
+    "any arguments": lambda *_: None,
+    "more with a default": lambda record, seen=(): (record, seen),
+    "a partial": functools.partial(lambda seen, record: (seen, record), []),
+    "of C": print,
+    "of C, without a signature": [].append,
+    "a class": type,
+    "a mock": mock.Mock(),
+    "what a decorator has made fit": injected(lambda more, record: (more, record)),
+}
+REFUSED = {
+    "nothing": None,
+    "a text": "x",
+    "a number": 3,
+    "no argument": lambda: 1,
+    "two arguments": lambda record, seen: (record, seen),
+    "by name alone": lambda *, record: record,
+}
+
+
+@pytest.mark.parametrize("hook", TAKEN.values(), ids=TAKEN)
+def test_what_takes_a_record_is_a_hook(caplog, hook):
+    telemetry = Telemetry()
+    telemetry.add_hook(hook)
+    with caplog.at_level(logging.ERROR, "holystream"):
+        telemetry.attempt(attempt())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("hook", REFUSED.values(), ids=REFUSED)
+def test_what_takes_no_record_is_refused_at_once(hook):
+    telemetry = Telemetry()
+    with pytest.raises(ConfigurationError, match=r"is called with \(record\): "):
+        telemetry.add_hook(hook)
+    if hook is not None:
+        with pytest.raises(ConfigurationError, match=r"\(provider, endpoint, model\)"):
+            telemetry.add_hook(print, opened=hook)
+    assert repr(telemetry) == "<Telemetry with 0 hooks>"
+
+
+@pytest.mark.parametrize(
+    "attach",
+    [
+        log_records,
+        OpenTelemetryExporter().attach,
+        PrometheusExporter(registry=CollectorRegistry()).attach,
+    ],
+)
+def test_who_attaches_to_a_client_is_told_of_its_telemetry(client, attach):
+    with pytest.raises(ConfigurationError, match=r"client\.telemetry, not a Client"):
+        attach(client)
 
 
 def test_a_hook_that_raises_is_logged_and_the_others_are_called(caplog):

@@ -171,6 +171,12 @@ def test_the_line_of_an_attempt():
     )
 
 
+def test_the_line_of_a_stream_that_failed():
+    assert line(stream(outcome="error", error_type="NotFound")).startswith(
+        "stream s-1 failed error=NotFound "
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -196,6 +202,18 @@ def test_a_traceback_shows_no_key(capsys):
     written = capsys.readouterr().err
     assert "refused: ***" in written
     assert "0123456789" not in written
+
+
+def test_the_variable_and_the_program_log_each_line_once(capsys):
+    telemetry = Telemetry()
+    log_as(telemetry, HOLYSTREAM_LOG="info")
+    log_records(telemetry)
+    end = log_records(telemetry)
+    telemetry.stream(stream())
+    assert len(lines(capsys)) == 1
+    end()
+    telemetry.stream(stream())
+    assert lines(capsys) == []
 
 
 def test_log_records_until_it_is_ended(caplog, logger):

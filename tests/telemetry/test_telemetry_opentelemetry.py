@@ -200,6 +200,25 @@ def test_the_environment_asks_for_a_version(monkeypatch, said, version):
     made.meters.shutdown()
 
 
+def test_attached_again_it_takes_the_place_of_the_first(sdk):
+    def exporter(semconv="latest"):
+        return OpenTelemetryExporter(
+            tracer_provider=sdk.tracers, meter_provider=sdk.meters, semconv=semconv
+        )
+
+    again = exporter()
+    again.attach(sdk.telemetry)
+    again.attach(sdk.telemetry)
+    sdk.telemetry.stream(stream())
+    assert len(sdk.spans) == 1
+    exporter("1.36").attach(sdk.telemetry)
+    sdk.telemetry.stream(stream())
+    assert len(sdk.spans) == 3
+    sdk.detach()
+    sdk.telemetry.stream(stream())
+    assert len(sdk.spans) == 4
+
+
 def test_a_version_that_is_none():
     with pytest.raises(ConfigurationError, match=re.escape("1.36, latest")):
         OpenTelemetryExporter(semconv="2.0")

@@ -204,11 +204,44 @@ def test_what_is_detached_is_not_active_any_more():
 def test_the_default_registry_is_theirs_and_takes_one_exporter():
     exporter = PrometheusExporter()
     try:
-        with pytest.raises(ValueError, match="Duplicated"):
+        with pytest.raises(ConfigurationError, match="Duplicated") as caught:
             PrometheusExporter()
+        assert "registry=CollectorRegistry()" in str(caught.value)
     finally:
         for metric in exporter._metrics.values():
             prometheus_client.REGISTRY.unregister(metric)
+
+
+def test_what_was_registered_in_vain_is_taken_back():
+    registry = prometheus_client.CollectorRegistry()
+    theirs = prometheus_client.Gauge(FAMILIES[3].name, "Theirs", registry=registry)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=FAMILIES[3].name):
+            PrometheusExporter(registry=registry)
+    registry.unregister(theirs)
+    PrometheusExporter(registry=registry)
+
+
+def test_attached_twice_is_attached_once():
+    registry = prometheus_client.CollectorRegistry()
+    exporter, telemetry = PrometheusExporter(registry=registry), Telemetry()
+    exporter.attach(telemetry)
+    detach = exporter.attach(telemetry)
+    telemetry.opened("openai", "eu", "gpt-5")
+    telemetry.opened("openai", "eu", "gpt-5")
+    telemetry.attempt(failed())
+    telemetry.attempt(attempt(number=2))
+    telemetry.stream(stream())
+    page = prometheus_client.generate_latest(registry).decode()
+    assert samples(page) == samples(render(telemetry.metrics()))
+    detach()
+    telemetry.stream(stream())
+    labels = {"provider": "openai", "model": "gpt-5"}
+    active = registry.get_sample_value("holystream_streams_active", labels)
+    done = registry.get_sample_value(
+        "holystream_streams_total", {**labels, "outcome": "done"}
+    )
+    assert (active, done) == (0, 1)
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
