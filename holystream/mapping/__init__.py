@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from holystream.clocks import SystemTime
     from holystream.mapping.begin import Streams
-    from holystream.resilience.pool import Priority
+    from holystream.resilience.pool import Priority, PrioritySemaphore
     from holystream.settings import Settings
 
 __all__ = [
@@ -73,6 +74,13 @@ def mapped(
     )
     if order not in _ORDERS:
         raise InvalidRequest(f"order must be 'done' or 'input', not {order!r}")
+    if not isinstance(progress, bool):
+        raise InvalidRequest(f"progress must be True or False, not {progress!r}")
+    if "stream_id" in options:
+        raise InvalidRequest(
+            "stream_id is the id of one stream, and a map has many: give map_id=, or "
+            "an item its own by MapItem(options=...)"
+        )
     if on_progress is not None and not callable(on_progress):
         raise InvalidRequest(
             f"on_progress must be callable, not {type(on_progress).__name__}"
@@ -100,7 +108,12 @@ def mapped(
     return Map(
         pulled,
         begin=beginner.begin,
-        runner=ThreadRunner(limit, patience=timeouts.queue, time=time),
+        runner=ThreadRunner(
+            limit,
+            patience=timeouts.queue,
+            has_room=functools.partial(_has_room, client.pool),
+            time=time,
+        ),
         concurrency=limit,
         slack=max(0.0, timeouts.first_token - OUTAGE),
         order=_ORDERS[order](),
@@ -109,6 +122,12 @@ def mapped(
         total=total,
         map_id=map_id,
     )
+
+
+def _has_room(pool: PrioritySemaphore) -> bool:
+    """Whether a pool has a permit, or a place in its queue."""
+    now = pool.statistics()
+    return now.in_use < now.limit or now.queued < now.max_queue
 
 
 def _check_map_id(map_id: str) -> None:

@@ -4,8 +4,8 @@ Nothing is done ahead of him but a little: prompts are pulled in the caller's ow
 while he asks for a result, and the streams run in those of a `Runner`. Each prompt that
 was pulled has one result, whatever becomes of it, and what ends the results early
 raises once they have all been handed over; only `Map.close` lets go of them. A host
-that never comes back, or never has room, is such an end: the streams wait for it, and
-somebody must not.
+that never comes back, or never has room, is such an end, and so is a pool whose permits
+others keep: the streams wait for it, and somebody must not.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Map:
         # Seconds waited since a host last had a part in the end of an item.
         self._in_vain = 0.0
         self._gave_up = False
-        # When it gave up, a host asked for quiet.
+        # When it gave up: what a stream met that had no permit; a host asked for quiet.
+        self._starved: PoolError | None = None
         self._kept_off = False
         self._over = False
         # Whoever ended it, it needs no finaliser.
@@ -151,6 +152,8 @@ class Map:
             CircuitOpen: No item was answered for half an hour, or for the seconds of
                 ``first_token`` if those are more, because no host could be reached or
                 all of them asked for quiet; as if cancelled then.
+            PoolError: None of its streams had a permit for ``Timeouts.queue`` seconds;
+                as if cancelled then.
             StreamInUse: Another thread is iterating it.
             Exception: What the prompts raised, behind the results of those before, or
                 ``on_progress``; after the latter it can be iterated on. A
@@ -252,8 +255,9 @@ class Map:
         (found,) = ends
         if found is not None and not _is_outage(found[2]):
             self._in_vain = 0.0
-        if self._in_vain >= self._patience and not self._gave_up:
-            self._give_up()
+        starved = self._runner.starved
+        if not self._gave_up and (starved or self._in_vain >= self._patience):
+            self._give_up(starved)
         if found is None:
             return
         index, item, end = found
@@ -283,12 +287,13 @@ class Map:
             # Whoever closed the map meanwhile closed the bar before this opened it.
             self._bar.close()
 
-    def _give_up(self) -> None:
-        """Wait for no host any longer, unless one is in the midst of an answer."""
+    def _give_up(self, starved: PoolError | None) -> None:
+        """Wait no longer for a host or a permit, unless an answer is under way."""
         if self._runner.answering:
             self._in_vain = 0.0
         else:
             self._gave_up = True
+            self._starved = starved
             self._kept_off = self._runner.kept_off
             self._runner.cancel()
 
@@ -304,6 +309,11 @@ class Map:
             raise self._error
         if self._gave_up and (self._cut or self._prompts is not None):
             self._let_go()
+            if self._starved is not None:
+                raise type(self._starved)(
+                    f"the map ended after {self._handed} results, for others keep all "
+                    f"permits: {self._starved.message}"
+                )
             why, then = _KEPT_OFF if self._kept_off else _OUT_OF_REACH
             raise CircuitOpen(
                 f"no item was answered in {self._patience / 60:g} minutes{why}: the "
@@ -318,8 +328,8 @@ class Map:
             raise StopIteration
         if self._closed:
             raise StreamClosed(
-                f"the map was closed after {self._handed} results: what is left of it "
-                "is not known"
+                f"the map was closed after {self._handed} results, and hands over no "
+                "more: ask what is left in another one"
             )
 
     def cancel(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import math
 import threading
 import time as system
 from queue import SimpleQueue
@@ -43,7 +44,10 @@ _LEAVING: Final = 5.0
 """Seconds in which threads that were told to leave have left."""
 
 _FULL: Final = 0.1
-"""Seconds until another try, where the pool's queue was full."""
+"""Seconds until another look, where the pool's queue was full."""
+
+_EARLY: Final = 0.1
+"""The share by which a pool lets a wait end early, unless it was told otherwise."""
 
 _HOLDING: Final = (StreamState.CONNECTING, StreamState.STREAMING)
 """What a stream that has a permit does."""
@@ -80,6 +84,11 @@ class Runner(Protocol):
         """Whether one of them waits because a host asked for that."""
         ...
 
+    @property
+    def starved(self) -> PoolError | None:
+        """Why one gave up waiting for a permit, unless another had one since."""
+        ...
+
     def close(self) -> None:
         """Let go of all of them and of the threads; safe to call again."""
         ...
@@ -97,16 +106,26 @@ class ThreadRunner:
     Args:
         limit: Threads at most.
         patience: Seconds to go on asking for a permit while no stream of this runner
-            gets one.
+            gets one; the pool's jitter makes them fewer.
+        has_room: Says whether the pool has a permit, or a place in its queue.
         time: Tells the clock.
     """
 
     def __init__(
-        self, limit: int, *, patience: float, time: Callable[[], SystemTime]
+        self,
+        limit: int,
+        *,
+        patience: float,
+        has_room: Callable[[], bool],
+        time: Callable[[], SystemTime],
     ) -> None:
         self._limit = limit
-        self._patience = patience
+        self._patience = patience * (1 - _EARLY)
+        self._has_room = has_room
         self._time = time
+        # When a stream was last seen to have a permit, or to have had one.
+        self._served = -math.inf
+        self._starved: PoolError | None = None
         self._token = CancelToken()
         # How streams are ended; set before the token is cancelled, and not again.
         self._end: Callable[[Stream], None] = _close
@@ -129,6 +148,11 @@ class ThreadRunner:
     def kept_off(self) -> bool:
         """Whether one of them waits because a host asked for that."""
         return any(map(_is_kept_off, list(self._running)))
+
+    @property
+    def starved(self) -> PoolError | None:
+        """Why one gave up waiting for a permit, unless another had one since."""
+        return self._starved
 
     def submit(self, begin: Begin, tell: Tell) -> None:
         """Run one stream to its end, as soon as there is room."""
@@ -193,35 +217,55 @@ class ThreadRunner:
                 end: Completion | BaseException = context.run(self._finish, begin)
             except BaseException as error:  # noqa: BLE001 - it is told
                 end = error
+            if not isinstance(end, PoolError):
+                self._served, self._starved = self._now(), None
             tell(end)
             # What was told is no longer ours, nor what its frames hold.
             del job, context, begin, tell, end
 
     def _finish(self, begin: Begin) -> Completion:
-        """Run one stream to its end, however long it takes to get a permit."""
-        since = self._now()
-        while True:
-            try:
-                return self._read(begin)
-            except PoolError as error:
-                # A map is meant to be patient: while one of its streams has a permit,
-                # the next one will. While none has, it may be for ever.
-                if any(stream.state in _HOLDING for stream in list(self._running)):
-                    since = self._now()
-                elif self._now() - since >= self._patience:
-                    raise
-                if isinstance(error, QueueFull):
-                    self._time().sleep(_FULL, self._now(), self._token)
+        """Run one stream to its end, however long it takes to get a permit.
 
-    def _read(self, begin: Begin) -> Completion:
+        A map is meant to be patient: while one of its streams has a permit, the next
+        one will. While none has, it may be for ever.
+        """
+        waited = 0.0
+        while True:
+            with contextlib.ExitStack() as stack:
+                stream = self._begun(stack, begin)
+                try:
+                    return stream.get_final_completion()
+                except PoolError as error:
+                    # Not what it waited for before, such as a breaker.
+                    queued = stream._driver.idle()  # noqa: SLF001 - as below
+                    waited = self._unserved(waited + queued)
+                    if waited >= self._patience:
+                        # Without the frames that a traceback would keep.
+                        self._starved = type(error)(error.message)
+                        raise
+                    full = isinstance(error, QueueFull)
+            while full and not self._token.cancelled and waited < self._patience:
+                # To be refused again and again would look like many callers.
+                self._time().sleep(_FULL, self._now(), self._token)
+                waited += _FULL
+                full = not self._has_room()
+
+    def _begun(self, stack: contextlib.ExitStack, begin: Begin) -> Stream:
+        """Return a stream that can be ended from outside."""
         if self._token.cancelled:
             raise self._ended_by("the map was ended before this item was begun")
-        with contextlib.ExitStack() as stack:
-            stream = stack.enter_context(begin())
-            stack.callback(self._token.on_cancel(lambda: self._end(stream)))
-            self._running.add(stream)
-            stack.callback(self._running.discard, stream)
-            return stream.get_final_completion()
+        stream = stack.enter_context(begin())
+        stack.callback(self._token.on_cancel(lambda: self._end(stream)))
+        self._running.add(stream)
+        stack.callback(self._running.discard, stream)
+        return stream
+
+    def _unserved(self, waited: float) -> float:
+        """Return in how many of the last seconds no stream had a permit."""
+        now = self._now()
+        if any(stream.state in _HOLDING for stream in list(self._running)):
+            self._served = now
+        return min(waited, now - self._served)
 
     def _now(self) -> float:
         return self._time().now()

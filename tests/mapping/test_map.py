@@ -18,13 +18,15 @@ from holystream import (
     MapResult,
     MemoryJournal,
     PrioritySemaphore,
+    QueueFull,
     QueueTimeout,
+    StreamCancelled,
     StreamInterrupted,
     StreamInUse,
     StreamOptions,
     Timeouts,
 )
-from holystream.mapping import MapOptions
+from holystream.mapping import MapOptions, runner
 from holystream.simulator import Script
 
 
@@ -337,12 +339,56 @@ def test_a_queue_in_which_the_map_itself_is_first_is_waited_in(sim, gate):
         assert all(result.ok for result in reader.result)
 
 
-def test_a_queue_that_others_hold_up_for_good_is_left(sim):
+def test_a_queue_that_others_hold_up_for_good_is_left(sim, source):
     pool = PrioritySemaphore(1)
     waits = Timeouts(queue=0.01)
+    results = []
     with client_for(sim.base_url, pool=pool, timeout=waits) as client, pool.acquire():
-        results = list(client.map(echoes(range(3))))
-    assert [type(result.error) for result in results] == [QueueTimeout] * 3
+        mapped = client.map(source, concurrency=3)
+        with pytest.raises(QueueTimeout, match="others keep all permits") as ended:
+            results.extend(mapped)
+    # Once for all that were pulled, not for each batch of them in turn.
+    assert len(results) == source.pulled <= 6
+    assert f"after {source.pulled} results" in str(ended.value)
+    kinds = [type(result.error) for result in results]
+    assert set(kinds) <= {QueueTimeout, StreamCancelled}
+    assert QueueTimeout in kinds
+    assert pool.statistics().timeouts <= 3
+
+
+def test_a_full_queue_that_others_hold_up_for_good_is_left(sim):
+    pool = PrioritySemaphore(1, max_queue=0)
+    waits = Timeouts(queue=0.2)
+    with (
+        client_for(sim.base_url, pool=pool, timeout=waits) as client,
+        pool.acquire(),
+        client.map(echoes(range(3))) as mapped,
+    ):
+        assert isinstance(next(mapped).error, QueueFull)
+        with pytest.raises(QueueFull, match="others keep all permits"):
+            list(mapped)
+
+
+def test_who_waits_for_room_in_the_queue_is_not_refused_again_and_again(
+    sim, monkeypatch
+):
+    class Watched(PrioritySemaphore):
+        asked = 0
+
+        def statistics(self):
+            self.asked += 1
+            return super().statistics()
+
+    monkeypatch.setattr(runner, "_FULL", 0.001)
+    pool = Watched(1, max_queue=0)
+    with client_for(sim.base_url, pool=pool) as client:
+        held = pool.acquire()
+        reader = Reader(lambda: list(client.map(["echo:a"])))
+        until(lambda: pool.asked > 20)
+        held.release()
+        assert reader.ended() is None
+        assert [result.text for result in reader.result] == ["a"]
+    assert PrioritySemaphore.statistics(pool).refused == 1
 
 
 def test_one_thread_iterates(client, sim, gate):
@@ -371,6 +417,8 @@ def test_one_thread_iterates(client, sim, gate):
         ({"map_id": ""}, "map_id"),
         ({"map_id": "m" * 116}, "map_id"),
         ({"priority": "urgent"}, "priority"),
+        ({"progress": "yes"}, "progress must be True or False"),
+        ({"stream_id": "mine"}, "map_id="),
         ({"temperature": "hot"}, "temperature"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sqlite3
 from pathlib import Path
@@ -26,13 +27,17 @@ def blocks(language):
 def reader(sim, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with client_for(sim.base_url) as client:
-        names = {"holystream": holystream, "client": client}
+        names = {
+            "holystream": holystream,
+            "client": client,
+            "functools": functools,
+        }
         yield names
         names.clear()
 
 
 def test_the_examples_run_in_order(reader, sim, capsys):
-    first, second, again, items, _, tell, journal = blocks("python")
+    first, second, again, strict, items, own, _, tell, journal = blocks("python")
     exec(first, reader)
     assert capsys.readouterr().out.strip()
     exec(second, reader)
@@ -41,8 +46,19 @@ def test_the_examples_run_in_order(reader, sim, capsys):
     sim.play(Script(status=400))
     exec(again, reader)
     assert capsys.readouterr().out == "1 of 1\n"
+    exec(strict, reader)
+    assert len(reader["texts"]) == 20
+    sim.play(Script(status=400))
+    with pytest.raises(holystream.BadRequest):
+        exec(strict, reader)
     exec(items, reader)
     assert list(reader["texts"]) == ["short", "long"]
+    sim.play(Script(status=429))
+    with client_for(sim.base_url, retry=holystream.RetryPolicy(base=0.01)) as patient:
+        exec(own, {**reader, "client": patient})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "20 done"
+    assert any(re.fullmatch(r"\d+ waits: .+", line) for line in lines)
     exec(tell, reader)
     assert capsys.readouterr().out == "20 of 20\n"
     before = len(sim.requests)

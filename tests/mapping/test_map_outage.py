@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import threading
 
 import pytest
-from loopback import SOON, Reader, client_for, until
+from loopback import PATIENT, SOON, Reader, client_for, until
 
 from holystream import (
     BreakerPolicy,
@@ -66,6 +67,31 @@ def test_they_are_asked_as_soon_as_another_stream_has_closed_it(sim, holystream_
         assert {event.reason for event in waited} == {"circuit open"}
         assert max(event.delay for event in waited) <= 5.0
         assert len(waited) == 3
+
+
+def test_the_wait_for_a_breaker_is_no_wait_for_a_permit(sim, holystream_clock):
+    """Where the queue is full for a moment when the outage is over."""
+
+    class Pool(PrioritySemaphore):
+        asked = 0
+
+        def statistics(self):
+            self.asked += 1
+            if self.asked == 2:  # by the refusal, and then whether there is room
+                held.release()
+            return super().statistics()
+
+    pool = Pool(1, max_queue=0)
+    held = pool.acquire()
+    waits = dataclasses.replace(PATIENT, queue=4.0)
+    with client_for(sim.base_url, pool=pool, breaker=LONG, timeout=waits) as client:
+        breaker = opened(client)
+        with client.map(
+            ["echo:hello"],
+            on_event=lambda event: isinstance(event, Waiting) and breaker.reset(),
+        ) as results:
+            assert [result.text for result in results] == ["hello"]
+    assert pool.asked == 2
 
 
 def test_an_endless_input_is_not_drained(sim, source):
