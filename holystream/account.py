@@ -65,8 +65,9 @@ class Account:
         self._in_vain = False
         self._queued = 0.0
         # Of the attempt.
+        self._number = 0
         self._strategy: str | None = None
-        self._began_at = 0.0
+        self._began_at: float | None = None
         self._connected_at: float | None = None
         self._content_at: float | None = None
         self._waited: float | None = None
@@ -79,7 +80,7 @@ class Account:
 
     @property
     def content_came(self) -> bool:
-        """Whether the last attempt that began has brought content."""
+        """Whether the last attempt that was chosen has brought content."""
         return self._content_at is not None
 
     def opened(self, now: float) -> None:
@@ -99,16 +100,17 @@ class Account:
         self._queued_now += seconds
 
     def chosen(self) -> None:
-        """Take note that there is an attempt, of whose end is to be told."""
+        """Take note that an attempt may follow: if it does, its end is to be told."""
+        self._number = self._exchange.attempts + 1
+        self._began_at = self._connected_at = self._content_at = None
+        # Only now: another endpoint may have been picked since this was decided on.
+        self._strategy = self._exchange.strategy
         self._attempt_due = due_of_an_attempt()
 
     def began(self, now: float) -> None:
         """Take note that the attempt connects."""
         self._began_at = now
-        self._connected_at = self._content_at = None
         self._in_vain = False
-        # Only now: another endpoint may have been picked since this was decided on.
-        self._strategy = self._exchange.strategy
         if self._strategy is not None or self._exchange.attempts > 1:
             self._strategies.append(self._strategy or "retry")
 
@@ -119,7 +121,7 @@ class Account:
     def first_content(self, now: float) -> float:
         """Take note of it; return the seconds since the attempt began."""
         self._content_at = now
-        return now - self._began_at
+        return _since(self._began_at, now) or 0.0
 
     def broke_off(self, now: float) -> None:
         """Take note that the text has to go on, or to begin."""
@@ -142,9 +144,10 @@ class Account:
         self, outcome: AttemptOutcome, error: BaseException | None, now: float
     ) -> None:
         """Tell of the attempt, if that is due."""
-        if not self._attempt_due:
-            return
         exchange, began = self._exchange, self._began_at
+        if not self._attempt_due or exchange.attempts < self._number:
+            # An endpoint was chosen at most: who chose left before it was tried.
+            return
         verdict = getattr(error, "verdict", None)
         phase = getattr(error, "phase", None)
         self._telemetry.attempt(
@@ -162,7 +165,7 @@ class Account:
                 queued=self._queued_now,
                 connect=_since(began, self._connected_at),
                 first_content=_since(began, self._content_at),
-                duration=max(0.0, now - began),
+                duration=_since(began, now) or 0.0,
                 delay=self._waited,
             ),
             self._attempt_due,
@@ -216,5 +219,5 @@ class Account:
         )
 
 
-def _since(began: float, at: float | None) -> float | None:
-    return None if at is None else max(0.0, at - began)
+def _since(began: float | None, at: float | None) -> float | None:
+    return None if began is None or at is None else max(0.0, at - began)
