@@ -17,7 +17,7 @@ from loopback import KEY, SOON, client_for
 from werkzeug.test import Client as Viewer
 
 from holystream import PrioritySemaphore, Timeouts
-from holystream.simulator import Script
+from holystream.simulator import Script, Simulator
 
 TEXT = (Path(__file__).parents[1] / "docs" / "concurrency.md").read_text("utf-8")
 FILES = dict(re.findall(r"```python\n# (\w[\w.]*)\.py\n(.*?)```", TEXT, re.DOTALL))
@@ -89,6 +89,39 @@ def test_who_comes_while_the_provider_asks_for_quiet_is_told_how_long(
     simulator.play(Script(status=429, headers={"Retry-After": "90"}))
     with client_for(simulator.base_url, pool=PrioritySemaphore(1)) as client:
         assert ask(viewer_of(client))[:2] == (503, "90")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(status=500),
+        Script(status=529),
+        Script(cut_before_headers="rst"),
+        Script(stall_headers=True),
+    ],
+    ids=["500", "529", "cut", "silent"],
+)
+def test_a_provider_that_is_down_is_no_fault_of_the_site(simulator, viewer_of, script):
+    simulator.play(script)
+    quick = Timeouts(first_token=0.1) if script.stall_headers else Timeouts()
+    with client_for(simulator.base_url, timeout=quick) as client:
+        assert ask(viewer_of(client))[:2] == (503, "5")
+        patient = client.with_options(timeout=Timeouts())
+        assert ask(viewer_of(patient)) == (200, None, "Hello")
+
+
+def test_a_provider_that_cannot_be_reached_is_no_fault_of_the_site(viewer_of):
+    with Simulator() as gone:
+        pass
+    with client_for(gone.base_url) as client:
+        assert ask(viewer_of(client))[:2] == (503, "5")
+
+
+@pytest.mark.parametrize("status", [400, 401])
+def test_what_is_a_fault_of_the_site_is_told_as_one(simulator, viewer_of, status):
+    simulator.play(Script(status=status))
+    with client_for(simulator.base_url) as client:
+        assert ask(viewer_of(client))[:2] == (500, None)
 
 
 def test_the_servers_on_the_way_are_told_to_hold_nothing_back(client, viewer_of):
