@@ -7,6 +7,7 @@ asks the retry budget, and has account.py keep the records.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -28,6 +29,8 @@ from holystream.resilience.health import (
 from holystream.wire.faults import FaultKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holystream.connector import Connector
     from holystream.errors import StreamError
     from holystream.events import StreamEvent
@@ -99,27 +102,54 @@ class Attempts:
         self._budget.record_request()
         self._account.opened(now)
 
-    def admit(self) -> None:
+    def watch(self) -> Callable[[], bool] | None:
+        """Return what tells that the wait may end before its time; None if nothing can.
+
+        Nobody knows when another stream will close a breaker. Quiet that was asked for
+        is kept to its end, unless somebody else, who was shut, comes free.
+        """
+        exchange, router = self._exchange, self._router
+        reason = None if exchange.wait is None else exchange.wait.reason
+        if reason == "circuit open":
+            among = set(router.breakers)
+        elif reason == "server hint" and not exchange.keeps:
+            among = router.candidates.shut(model=self._model)
+        else:
+            return None
+        among -= self._unfit
+        if not among:
+            return None
+        return functools.partial(router.candidates.any_free, among, model=self._model)
+
+    def waited(self, seconds: float) -> None:
+        """Take note of a wait; another may follow before there is an attempt."""
+        self._account.waited(seconds)
+
+    def admit(self, *, early: bool) -> None:
         """Refuse to queue where nobody would serve the attempt.
+
+        Args:
+            early: The wait could go on: nothing is insisted on.
 
         Raises:
             CircuitOpen: All breakers are open.
             RateLimited: The stream is patient, and it is too soon.
         """
-        wait = self._exchange.wait
-        if wait is not None:
-            # It is over, and another may follow before there is an attempt.
-            self._account.waited(wait.delay)
         self._pay_debt()
         self._check_quiet()
-        self._router.candidates.admit(model=self._model, under_way=self._insists)
+        self._router.candidates.admit(
+            model=self._model, under_way=self._insists and not early
+        )
 
     def queued(self, seconds: float) -> None:
         """Take note of a wait for a permit, in vain or not."""
         self._account.queued(seconds)
 
-    def choose(self) -> None:
+    def choose(self, *, early: bool) -> None:
         """Pick the endpoint of the next attempt, unless its exchange ends by that.
+
+        Args:
+            early: The wait could go on: nobody who rests is asked.
 
         Raises:
             CircuitOpen: All breakers are open.
@@ -130,6 +160,8 @@ class Attempts:
         exchange, router = self._exchange, self._router
         avoid = set(self._failed_at)
         waited_for = avoid - self._shunned
+        if early:
+            avoid.update(filter(router.candidates.rests, router.breakers))
         sticks = exchange.keeps and self._verdict not in (
             Verdict.NOT_SENT,
             Verdict.NO_ANSWER,
@@ -143,9 +175,13 @@ class Attempts:
             avoid=avoid,
             waited_for=waited_for,
             stream_id=exchange.stream_id,
-            under_way=self._insists,
+            under_way=self._insists and not early,
         )
         endpoint = assignment.endpoint
+        if early and router.candidates.rests(endpoint.name):
+            # Who was free is taken.
+            assignment.withdraw()
+            raise router.candidates.nobody(self._model)
         if exchange.keeps and endpoint.name != exchange.endpoint:
             exchange.moved()
             if exchange.error is not None:

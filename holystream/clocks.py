@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import itertools
 import math
+import random
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -19,13 +20,14 @@ from holystream.errors import ConfigurationError
 from holystream.gapless import keep, unlock
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
 
 LONGEST = 1e9
 """The longest time that can be set, in seconds: some thirty years."""
 TAIL = 5.0
 """Seconds to wait for usage and ``[DONE]`` once every choice has its finish reason."""
+LOOK = 1.0
+"""Seconds, more or less, after which a sleeper looks whether it may get up."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +310,35 @@ class SystemTime:
     rng: random.Random | None = None
     now: Callable[[], float] = staticmethod(time.monotonic)
 
-    def sleep(self, seconds: float, since: float, token: CancelToken) -> None:
-        """Wait until ``seconds`` after the moment ``since``, or until cancelled."""
-        token.wait(max(0.0, since + seconds - self.now()))
+    def sleep(
+        self,
+        seconds: float,
+        since: float,
+        token: CancelToken,
+        over: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Wait until ``seconds`` after the moment ``since``, or until cancelled.
+
+        Args:
+            seconds: How long.
+            since: The monotonic moment from which they count.
+            token: Ends the wait.
+            over: Tells whether it may end before its time. It is asked about once a
+                second, by each who waits at moments of his own.
+
+        Returns:
+            Whether ``over`` ended it.
+        """
+        left = max(0.0, since + seconds - self.now())
+        if over is None:
+            token.wait(left)
+            return False
+        uniform = random.uniform if self.rng is None else self.rng.uniform
+        while left > 0.0:
+            nap = LOOK * uniform(0.5, 1.5)
+            if token.wait(min(nap, left)):
+                return False
+            left = since + seconds - self.now()
+            if left > 0.0 and over():
+                return True
+        return False

@@ -83,7 +83,15 @@ class Attending(Closable, Protocol[Read_co, Told]):
         """Take note that the stream begins."""
         ...
 
-    def admit(self) -> None:
+    def watch(self) -> Callable[[], bool] | None:
+        """Return what tells that the wait may end before its time, if it may."""
+        ...
+
+    def waited(self, seconds: float) -> None:
+        """Take note of a wait that is over."""
+        ...
+
+    def admit(self, *, early: bool) -> None:
         """Refuse to queue where nobody would serve the attempt."""
         ...
 
@@ -91,7 +99,7 @@ class Attending(Closable, Protocol[Read_co, Told]):
         """Take note of a wait for a permit, in vain or not."""
         ...
 
-    def choose(self) -> None:
+    def choose(self, *, early: bool) -> None:
         """Pick where the next attempt goes."""
         ...
 

@@ -96,6 +96,8 @@ class Driver(Generic[Message, Event]):
         self._reading = threading.Lock()
         self._error: StreamError | JournalError | None = None
         self._failed_at = 0.0
+        # Tells that the wait may end before its time, if it may.
+        self._over: Callable[[], bool] | None = None
         self._guard: SocketGuard | None = None
         self._permit: Permit | None = None
         self._had_permit = False
@@ -275,18 +277,24 @@ class Driver(Generic[Message, Event]):
     def _connect(self) -> list[Event]:
         """Make the next attempt, up to the headers of its answer."""
         exchange = self._exchange
-        if exchange.wait is not None:
-            self._time.sleep(exchange.wait.delay, self._failed_at, self._token)
-            if self._token.cancelled:
-                raise self._ended()
+        waited, early = self._wait() if exchange.wait is not None else (None, False)
         self.state = StreamState.QUEUED
         try:
-            self._attempts.admit()
+            self._attempts.admit(early=early)
             if not self._acquire():
                 return self._failed(Fault(FaultKind.DEADLINE, Phase.CONNECT))
-            self._attempts.choose()
+            self._attempts.choose(early=early)
         except (CircuitOpen, RateLimited) as error:
+            if early:
+                # Another one was faster: it waits on, as it was told.
+                self._let_go()
+                self.state = StreamState.WAITING
+                return []
+            if waited is not None:
+                self._attempts.waited(waited)
             return self._shut_out(error)
+        if waited is not None:
+            self._attempts.waited(waited)
         if exchange.error is not None:
             # The endpoint that kept the rest of the answer is out.
             return []
@@ -302,6 +310,16 @@ class Driver(Generic[Message, Event]):
         return exchange.connected(
             self._connection.request_id, self._now(), self._connection.taken
         )
+
+    def _wait(self) -> tuple[float, bool]:
+        """Wait for the next attempt; return how long, and whether it ended early."""
+        wait = self._exchange.wait
+        assert wait is not None, "asked before"  # noqa: S101 - an invariant
+        since = self._failed_at
+        early = self._time.sleep(wait.delay, since, self._token, self._over)
+        if self._token.cancelled:
+            raise self._ended()
+        return (self._now() - since if early else wait.delay), early
 
     def _acquire(self) -> bool:
         """Wait for a permit; return False if the deadline passes meanwhile."""
@@ -382,6 +400,7 @@ class Driver(Generic[Message, Event]):
         exchange = self._exchange
         if exchange.error is None and exchange.wait is not None:
             self._failed_at = now
+            self._over = self._attempts.watch()
             self.state = StreamState.WAITING
 
     def _drain(self) -> None:

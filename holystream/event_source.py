@@ -191,13 +191,19 @@ class FeedAttempts:
     def opened(self, now: float) -> None:
         """Nobody counts it."""
 
-    def admit(self) -> None:
+    def watch(self) -> None:
+        """It waits for nobody who could come sooner."""
+
+    def waited(self, seconds: float) -> None:
+        """Nobody counts it."""
+
+    def admit(self, *, early: bool) -> None:
         """There is no breaker."""
 
     def queued(self, seconds: float) -> None:
         """Nobody counts it."""
 
-    def choose(self) -> None:
+    def choose(self, *, early: bool) -> None:
         """There is one place to go."""
 
     def received(self, now: float) -> bool:  # noqa: ARG002 - of the protocol

@@ -266,3 +266,55 @@ class TestSystemTime:
         begun = time.now()
         time.sleep(NEVER, begun, token)
         assert time.now() - begun < SOON
+
+
+class Naps(CancelToken):
+    """Notes the seconds that are slept, and moves the clock on by them."""
+
+    def __init__(self, time):
+        super().__init__()
+        self.naps = []
+        self._time = time
+
+    def wait(self, seconds):
+        self.naps.append(seconds)
+        self._time.at += seconds
+        return self.cancelled
+
+
+class Watch(SystemTime):
+    at = 1000.0
+
+    def now(self):
+        return self.at
+
+
+class TestSleepThatMayEndEarly:
+    def test_it_ends_when_it_is_over(self):
+        time = Watch()
+        token, answers = Naps(time), iter([False, False, True])
+        assert time.sleep(60, time.at, token, lambda: next(answers)) is True
+        assert len(token.naps) == 3
+        assert time.at <= 1000 + 3 * 1.5
+
+    def test_it_looks_once_a_second_and_each_at_moments_of_its_own(self):
+        time = Watch()
+        token = Naps(time)
+        assert time.sleep(1000, time.at, token, lambda: False) is False
+        naps = token.naps[:-1]
+        assert all(0.5 <= nap <= 1.5 for nap in naps)
+        assert 900 < len(naps) < 1100
+        assert len(set(naps)) > len(naps) / 2
+        assert time.at == pytest.approx(2000)
+
+    def test_nobody_is_asked_when_the_time_is_up(self):
+        time = Watch()
+        assert time.sleep(0.4, time.at, Naps(time), pytest.fail) is False
+        assert time.sleep(0.4, time.at - 1, Naps(time), pytest.fail) is False
+
+    def test_a_cancelled_token_ends_it_without_a_look(self):
+        time = Watch()
+        token = Naps(time)
+        token.cancel()
+        assert time.sleep(60, time.at, token, pytest.fail) is False
+        assert len(token.naps) == 1

@@ -174,6 +174,43 @@ class Candidates:
             default=math.inf,
         )
 
+    def shut(self, *, model: str | None = None) -> set[str]:
+        """Return the names of those that nobody is sent to: by breaker or credential.
+
+        Args:
+            model: The model that they have; None for any.
+        """
+        return {
+            health.endpoint.name
+            for health in self._able(model)
+            if not self._is_open(health)
+        }
+
+    def any_free(self, names: Collection[str], *, model: str | None = None) -> bool:
+        """Whether one of these would be picked, and rests not.
+
+        Args:
+            names: The names of the endpoints that count.
+            model: The model that is needed; None for any.
+        """
+        return any(
+            health.endpoint.name in names
+            and self._is_open(health)
+            and not self.rests(health.endpoint.name)
+            for health in self._able(model)
+        )
+
+    def rests(self, name: str) -> bool:
+        """Whether an endpoint is asked only if there is no other."""
+        return self._clock() < self._healths[name].resting_until
+
+    def _is_open(self, health: EndpointHealth) -> bool:
+        """Whether breaker and credential of one let an attempt through."""
+        return (
+            health.credential.until <= self._clock()
+            and health.breaker.retry_after == 0.0
+        )
+
     def _able(self, model: str | None) -> list[EndpointHealth]:
         """Return those that have a model."""
         able = [
@@ -192,14 +229,9 @@ class Candidates:
         self, than: str, model: str | None, avoid: Collection[str]
     ) -> Iterator[EndpointHealth]:
         """Yield those beside one that may be asked, be it after a rest."""
-        now = self._clock()
         for health in self._able(model):
-            if (
-                health.endpoint.name != than
-                and health.endpoint.name not in avoid
-                and health.credential.until <= now
-                and health.breaker.retry_after == 0.0
-            ):
+            name = health.endpoint.name
+            if name != than and name not in avoid and self._is_open(health):
                 yield health
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from holystream.clocks import SystemTime
 from holystream.decorators.retried import RetriedStream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from holystream.clocks import CancelToken
@@ -66,7 +67,13 @@ class SleeplessClock(SystemTime):
         with self._lock:
             self._skipped += seconds
 
-    def sleep(self, seconds: float, since: float, token: CancelToken) -> None:
+    def sleep(
+        self,
+        seconds: float,
+        since: float,
+        token: CancelToken,
+        over: Callable[[], bool] | None = None,  # noqa: ARG002 - no time passes
+    ) -> bool:
         """Note the wait, and do not sleep."""
         if not token.cancelled:
             # A microsecond is less than anybody means; binary fractions are more.
@@ -74,6 +81,7 @@ class SleeplessClock(SystemTime):
             with self._lock:
                 # Waits at the same time take the time of the longest.
                 self._skipped += max(0.0, since + seconds - self.now())
+        return False
 
     def __enter__(self) -> Self:
         self._before.append(Client._time)  # noqa: SLF001 - made for this
