@@ -217,13 +217,14 @@ def free_port() -> int:
 
 
 def read_request(sock: socket.socket) -> bytes:
-    """Read one request whole and return it; empty if the client left."""
+    """Read one request whole and return it; empty if the client left or speaks TLS."""
     data = b""
     while b"\r\n\r\n" not in data:
         received = sock.recv(65536)
-        if not received:
-            return b""
         data += received
+        # As servers do, which do not wait for the end of a line in a handshake.
+        if not received or data.startswith(b"\x16"):
+            return b""
     head, _, body = data.partition(b"\r\n\r\n")
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
