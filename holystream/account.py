@@ -125,7 +125,7 @@ class Account:
 
     def broke_off(self, now: float) -> None:
         """Take note that the text has to go on, or to begin."""
-        self._in_vain = not self.content_came
+        self._in_vain = self._number > 0 and not self.content_came
         if self._broken_at is None:
             self._broken_at = now
             self._extent = self._exchange.transcript.extent

@@ -234,7 +234,7 @@ class Exchange:
         fault = Fault(FaultKind.LOST, Phase.BODY, "the process that read it is gone")
         error = self.fault_error = self._error_of(fault)
         self._fault = fault
-        self.interruptions += 1
+        self.interruptions = self.attempts
         self._find_way(fault, error)
         return []
 
@@ -378,7 +378,9 @@ class Exchange:
         if error.verdict is Verdict.CANCELLED:
             self.error = error
             return []
-        self.interruptions += 1
+        # One of each attempt, whichever process made it; one at most, for a deadline
+        # may have passed behind it.
+        self.interruptions = self.attempts
         events: list[StreamEvent] = [Interrupted(error=error, attempt=self.attempts)]
         elsewhere = math.inf
         if error.retry_after is not None:

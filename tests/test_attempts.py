@@ -16,6 +16,7 @@ from holystream import (
     RateLimited,
     RetryBudget,
     RetryPolicy,
+    Started,
     StreamError,
     StreamInterrupted,
     StreamRecord,
@@ -94,6 +95,20 @@ def test_a_deadline_that_passes_in_the_queue_is_no_retry(simulator, holystream_c
     assert len(simulator.requests) == 1
     assert budget.statistics().spent == 1
     assert streams[0].strategies == ()
+
+
+def test_nor_is_it_an_attempt_that_failed(simulator, holystream_clock):
+    simulator.play(Script(cut_at=4000, cut="rst"))
+    with client_for(simulator.base_url, retry=AGAIN) as client:
+        _, streams = recorded(client)
+        for last in (Waiting, Started):
+            stream = client.stream("long " * 99, temperature=0, deadline=60)
+            while not isinstance(next(stream), last):
+                pass
+            holystream_clock.advance(60)
+            with pytest.raises((StreamInterrupted, DeadlineExceeded)):
+                stream.until_done()
+    assert [(each.attempts, each.interruptions) for each in streams] == [(1, 1), (0, 0)]
 
 
 def test_a_plain_retry_goes_on_with_no_text(simulator):

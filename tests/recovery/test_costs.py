@@ -60,6 +60,7 @@ def test_as_if_one_process_had_done_it_all(sim, connect, name, by):
         )
     completion = stream.get_final_completion()
     assert completion.interruption_costs == whole.interruption_costs
+    assert completion.interruptions == whole.interruptions == 2
     assert completion.total_usage == whole.total_usage
 
 
@@ -79,6 +80,7 @@ def test_what_the_budget_could_not_pay_for_is_counted_once(sim, connect, by):
         )
     completion = stream.get_final_completion()
     assert [cost.strategy for cost in completion.interruption_costs] == ["replay"]
+    assert (completion.attempts, completion.interruptions) == (2, 1)
 
 
 def test_who_came_no_further_than_the_queue_has_noted_nothing(sim, connect):
@@ -103,8 +105,10 @@ def test_who_came_no_further_than_the_queue_has_noted_nothing(sim, connect):
         stream = again()
         with pytest.raises(QueueTimeout):
             stream.until_done()
-    (cost,) = again().get_final_completion().interruption_costs
+    completion = again().get_final_completion()
+    (cost,) = completion.interruption_costs
     assert cost.wasted_completion_tokens > 0
+    assert (completion.attempts, completion.interruptions) == (2, 1)
 
 
 def test_what_an_older_version_wrote_can_be_gone_on_with(sim, client, journal):
