@@ -354,13 +354,14 @@ class Attempts:
     def _blame(self, assignment: Assignment, fault: Fault, error: StreamError) -> None:
         """Tell an endpoint how the attempt ended there, if it had a part in that."""
         only = len(self._router.endpoints) == 1
-        # Streams go on through the cuts of an only endpoint; a breaker that opened by
-        # them would send away new ones that could do the same.
-        only_cut = only and self._account.content_came
-        if only_cut or fault.kind in _NOBODYS_FAULT:
+        end = self._exchange.error
+        # Streams go on through the cuts of an only endpoint, and a proxy that restarts
+        # cuts all of them at once. Who used up its attempts says more than that.
+        cut = self._account.content_came and (end is None or not end.exhausted)
+        if (only and cut) or fault.kind in _NOBODYS_FAULT:
             assignment.release()
         else:
-            assignment.failed(error, again=only and self._exchange.error is None)
+            assignment.failed(error, again=only and end is None)
 
 
 def _outcome(

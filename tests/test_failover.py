@@ -450,15 +450,53 @@ class TestBreakers:
         assert "asks" not in caught.value.message
         assert text_of("hello").startswith(caught.value.partial_text)
 
-    def test_an_only_endpoint_is_not_left_for_cutting(self, regions):
+    def test_an_only_endpoint_is_not_left_for_cuts_that_end_what_cannot_go_on(
+        self, regions
+    ):
         (cut,) = regions(Script(cut_at=4000, times=20))
-        with client_of(
-            Endpoint(cut.base_url, name="a"), retry=RetryPolicy(attempts=1)
-        ) as client:
+        with client_of(Endpoint(cut.base_url, name="a")) as client:
             for _ in range(20):
-                with pytest.raises(StreamInterrupted):
-                    ask(client, "hello")
+                with pytest.raises(StreamInterrupted) as caught:
+                    ask(client, "hello", temperature=1)
+                assert not caught.value.exhausted
             assert ask(client, "hello").text == text_of("hello")
+
+    def test_nor_for_cuts_that_its_streams_go_on_through(self, regions):
+        (cut,) = regions([Script(cut_at=4000, times=9), Script(times=0)])
+        policy = BreakerPolicy(failures=1)
+        with client_of(Endpoint(cut.base_url, name="a"), breaker=policy) as client:
+            streams = [client.stream(f"{n}", temperature=0) for n in range(9)]
+            for stream in streams:
+                until_it_waits(stream)
+            texts = [stream.get_final_text() for stream in streams]
+            assert client.breakers["a"].statistics().opened == 0
+        assert texts == [text_of(f"{n}") for n in range(9)]
+
+    @pytest.mark.parametrize("attempts", [1, 3])
+    @pytest.mark.parametrize(
+        "script",
+        [
+            Script(cut_at=5000, times=0),
+            Script(cut_at=5000, cut="rst", times=0),
+            Script(error_event_at=9, error_event="openai", times=0),
+            Script(malformed_at=9, times=0),
+        ],
+    )
+    def test_it_is_left_by_the_streams_that_gave_up_behind_their_text(
+        self, regions, attempts, script
+    ):
+        (cut,) = regions(script)
+        with client_of(
+            Endpoint(cut.base_url, name="a"),
+            retry=RetryPolicy(attempts=attempts, base=0.001, cap=0.002),
+        ) as client:
+            for _ in range(5):
+                with pytest.raises(StreamInterrupted) as caught:
+                    ask(client, "hello")
+                assert caught.value.exhausted
+            with pytest.raises(CircuitOpen):
+                ask(client, "hello")
+        assert len(cut.requests) == 5 * attempts
 
     def test_an_only_endpoint_that_serves_nobody_is_left(self):
         with (
