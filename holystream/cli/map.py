@@ -8,6 +8,7 @@ was ended: what is done is not asked again, what failed is. Each item has one li
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,7 @@ from holystream.cli.asked import (
 )
 from holystream.cli.console import Output, say
 from holystream.cli.exits import DONE, FAILED, INTERRUPTED, exit_status, reworded, table
+from holystream.cli.feeder import Feeder
 from holystream.cli.host import add_host, add_verbose, client_for, provider_of
 from holystream.cli.results import Results, record
 from holystream.cli.retries import Retries
@@ -34,13 +36,14 @@ from holystream.errors import (
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from holystream import MapItem
     from holystream.mapping.progress import Bar
 
 HELP = "ask every prompt of a file; results are lines of JSON, and can be gone on with"
 
+_STDOUT: Final = "-"
 _EPILOG: Final = """\
 The key is read from the provider's own variable, as for `holystream ask`.
 Every item without an answer makes the exit status 1, and the same command tries those
@@ -80,6 +83,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Ask all of them; return the exit status."""
+    if options.out == _STDOUT:
+        options.out = None
     if options.out is not None and _same(options.file, options.out):
         raise InvalidRequest("--out is the file of the prompts: give another one")
     work = _Work(options)
@@ -110,6 +115,8 @@ class _Work:
         self._retries = Retries(verbose=options.verbose)
         self._output: Output | None = None
         self._results: Results | None = None
+        # Items, and perhaps word that the next one has not come yet.
+        self._lines: Iterable[Any] = ()
         self._bar: Bar | None = None
         self._done = 0
         self._failed = 0
@@ -120,6 +127,7 @@ class _Work:
     def run(self, stack: contextlib.ExitStack) -> int:
         """Ask all of them; return the exit status."""
         from holystream import PrioritySemaphore  # noqa: PLC0415 - if it runs
+        from holystream.mapping.mapped import LATER  # noqa: PLC0415 - as above
         from holystream.mapping.progress import progress_bar  # noqa: PLC0415 - as above
 
         options = self._options
@@ -130,17 +138,24 @@ class _Work:
             # Two with one id are refused as well, before anything is asked.
             for line in prompts.read(options.file):
                 self._check_model(line)
+        lines = prompts.read(options.file)
+        ahead: Sequence[prompts.Line] = ()
         if options.out is None:
             self._output = Output()
         else:
-            given = () if total is None else prompts.read(options.file)
-            self._results = stack.enter_context(self._opened(options.out, given))
+            self._results = stack.enter_context(self._opened(options.out, lines))
+            ahead, self._before = self._results.ahead, self._results.before
         pool = PrioritySemaphore(options.concurrency)
         client = stack.enter_context(client_for(options, pool=pool))
         if self._output is None or not self._output.is_terminal:
             self._bar = progress_bar(total)
             stack.callback(self._bar.close)
         results = stack.enter_context(client.map(self._items(), **asked(options)))
+        if total is None:
+            wake = results._wake  # noqa: SLF001 - it is there for this
+            self._lines = itertools.chain(ahead, Feeder(lines, LATER, wake))
+        else:
+            self._lines = itertools.chain(ahead, lines)
         for result in results:
             self._take(result.id, result.completion, result.error)
             if self._first is not None and options.fail_fast:
@@ -149,14 +164,14 @@ class _Work:
             self._bar.close()
         return self._conclude()
 
-    def _opened(self, path: str, given: Iterable[prompts.Line]) -> Results:
+    def _opened(self, path: str, lines: Iterator[prompts.Line]) -> Results:
         """Return the results in a file.
 
         Raises:
             InvalidRequest: It cannot be written, or not gone on with.
         """
         try:
-            return Results(path, self._asked, given)
+            return Results(path, self._asked, lines)
         except OSError as error:
             raise InvalidRequest(
                 f"--out cannot be written: {error.strerror or error}: {path}"
@@ -169,12 +184,13 @@ class _Work:
             raise InvalidRequest(f"line {line.number} names no model: give --model")
 
     def _items(self) -> Iterator[MapItem]:
-        """Yield what is still to be asked, and pass over the rest."""
+        """Yield what is still to be asked."""
         from holystream import MapItem  # noqa: PLC0415 - as in run()
+        from holystream.mapping.mapped import LATER  # noqa: PLC0415 - as in run()
 
-        for line in prompts.read(self._options.file):
-            if self._results is not None and self._results.has(line):
-                self._before += 1
+        for line in self._lines:
+            if line is LATER:
+                yield LATER
             elif line.mistake is not None:
                 self._take(line, None, line.mistake)
             else:

@@ -93,7 +93,9 @@ def read(path: str) -> Iterator[Line]:
 def _lines(path: str) -> Iterator[bytes]:
     if path == STDIN:
         if sys.stdin is not None:
-            yield from sys.stdin.buffer
+            # Not by its buffer, whose lock a thread would keep when Python ends.
+            with open(sys.stdin.fileno(), "rb", closefd=False) as file:
+                yield from file
         return
     with Path(path).open("rb") as file:
         yield from file

@@ -21,7 +21,7 @@ from holystream.cli.prompts import key_of
 from holystream.errors import InvalidRequest, StreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from holystream import Completion
     from holystream.cli.prompts import Line
@@ -105,41 +105,33 @@ class Results:
     Args:
         path: Where; made if it is not there.
         asked: What all items are asked with, unless they say it themselves.
-        given: The items, where they can be read twice: all are compared before
-            anything is changed.
+        lines: The items. As many are taken as it needs to know the one of each of its
+            answers again, before anything is changed.
+
+    Attributes:
+        before: Items among these that it has the answers to.
+        ahead: The others.
 
     Raises:
-        InvalidRequest: It holds something else, the answers to another request, or
-            another process writes it.
+        InvalidRequest: It holds something else, the answers to another input or
+            request, or another process writes it.
         OSError: It cannot be opened, read or written.
     """
 
     def __init__(
-        self, path: str, asked: Mapping[str, Any], given: Iterable[Line] = ()
+        self, path: str, asked: Mapping[str, Any], lines: Iterator[Line]
     ) -> None:
+        self.before = 0
+        self.ahead: list[Line] = []
         self._path = Path(path)
         self._asked = asked
-        # By what each answer is found, and of which line it is.
+        # By what each answer is found, and the digest of its line.
         self._done: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self._file = self._locked(stack, self._path)
-            self._take_up(stack, given)
+            self._take_up(stack, lines)
             self._stack = stack.pop_all()
-
-    def has(self, line: Line) -> bool:
-        """Whether it has the answer to an item.
-
-        Raises:
-            InvalidRequest: It has one to another item in its place.
-        """
-        digest = self._done.get(line.key)
-        if digest is not None and digest != line.digest:
-            raise InvalidRequest(
-                f"line {line.number} is not what {self._path} has the answer of "
-                f"{line.key} to: give the file of then, or another --out"
-            )
-        return digest is not None
 
     def write(self, data: bytes) -> None:
         """Write a line.
@@ -173,11 +165,15 @@ class Results:
             ) from None
         return file
 
-    def _take_up(self, stack: contextlib.ExitStack, given: Iterable[Line]) -> None:
+    def _take_up(self, stack: contextlib.ExitStack, lines: Iterator[Line]) -> None:
         """Read what is there, and leave out what is asked for again."""
         again = False
         whole = 0
         for number, data in enumerate(self._lines(), 1):
+            if not data.strip():
+                # An editor has put it there.
+                again = True
+                continue
             found = _read(data)
             if found is None and not data.endswith(b"\n"):
                 if not (data.startswith(_BEGINNING) or _BEGINNING.startswith(data)):
@@ -190,15 +186,35 @@ class Results:
             if found.done:
                 self._check_asked(found, number)
                 self._done[found.key] = found.digest
-        if self._done:
-            for line in given:
-                self.has(line)
+        self._recognise(lines)
         if again:
             self._file = self._rewritten(stack)
         else:
             os.ftruncate(self._file, whole)
             if whole and os.pread(self._file, 1, whole - 1) != b"\n":
                 self.write(b"\n")
+
+    def _recognise(self, lines: Iterator[Line]) -> None:
+        """Take the item of each answer, and those in between."""
+        missing = dict(self._done)
+        while missing:
+            line = next(lines, None)
+            if line is None:
+                key = next(iter(missing))
+                raise InvalidRequest(
+                    f"{self._path} has the answer of {key}, which is no item of this "
+                    "input: give the file of then, or another --out"
+                )
+            digest = missing.pop(line.key, None)
+            if digest is None:
+                self.ahead.append(line)
+            elif digest == line.digest:
+                self.before += 1
+            else:
+                raise InvalidRequest(
+                    f"line {line.number} is not what {self._path} has the answer of "
+                    f"{line.key} to: give the file of then, or another --out"
+                )
 
     def _check_asked(self, found: _Found, number: int) -> None:
         """Refuse to keep what is the answer to another request."""

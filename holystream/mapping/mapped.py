@@ -53,6 +53,10 @@ OUTAGE: Final = 1800.0
 """Seconds of waiting, without the end of an item that a host had a part in, after which
 a map ends. A breaker asks again every ten minutes at the latest."""
 
+LATER: Final[Any] = object()
+"""What prompts of our own yield that have none now: results are handed over meanwhile,
+and `Map._wake` has the prompts asked again."""
+
 _OUT_OF_REACH: Final = (
     "",
     "See why the last of them failed, and ask the others again when the host is back",
@@ -184,15 +188,16 @@ class Map:
             self._check_open()
             while not self._ends.empty():
                 self._receive()
-            if self._may_pull and self._unfinished < self._concurrency:
-                self._pull()
+            hungry = self._may_pull and self._unfinished < self._concurrency
+            if hungry and self._pull():
                 continue
             result = self._order.take()
             if result is not None:
                 self._handed += 1
                 return result
             if self._may_pull:
-                self._pull()
+                if not self._pull():
+                    self._receive()
             elif self._handed == self._pulled:
                 self._finish()
             else:
@@ -215,8 +220,8 @@ class Map:
             and self._pulled - self._handed < AHEAD * self._concurrency
         )
 
-    def _pull(self) -> None:
-        """Take a prompt and have it asked."""
+    def _pull(self) -> bool:
+        """Take a prompt and have it asked; return False if there is none yet."""
         if not self._pulled:
             self._show()
         assert self._prompts is not None, "looked at before"  # noqa: S101 - an invariant
@@ -224,11 +229,13 @@ class Map:
             given: Any = next(self._prompts)
         except StopIteration:
             self._prompts = None
-            return
+            return True
         except Exception as error:  # noqa: BLE001 - raised when its turn has come
             self._prompts = None
             self._error = error
-            return
+            return True
+        if given is LATER:
+            return False
         item = given if isinstance(given, MapItem) else MapItem(given)
         index = self._pulled
         # Neither of these holds the map: it must be free to be collected.
@@ -239,19 +246,27 @@ class Map:
             # There is not one thread. No other prompt must be asked under its number.
             self._prompts = None
             self._error = error
-            return
+            return True
         self._pulled += 1
+        return True
+
+    def _wake(self) -> None:
+        """Have prompts asked again that had none; from any thread."""
+        self._ends.put(None)
 
     def _receive(self) -> None:
         """Wait for the end of an item, if none is there."""
         ends: list[_End] = []
         began = time.monotonic()
-        left = None if self._gave_up else max(0.0, self._patience - self._in_vain)
+        # Without an item under way it is the prompts that are waited for.
+        patient = self._gave_up or not self._unfinished
+        left = None if patient else max(0.0, self._patience - self._in_vain)
         try:
             keep(ends, self._ends.get, True, left)
         except Empty:
             ends.append(None)
-        self._in_vain += time.monotonic() - began
+        if not patient:
+            self._in_vain += time.monotonic() - began
         (found,) = ends
         if found is not None and not _is_outage(found[2]):
             self._in_vain = 0.0
@@ -342,6 +357,7 @@ class Map:
         if os.getpid() == self._process:
             self._cancelled = True
             self._runner.cancel()
+            self._wake()
 
     def close(self) -> None:
         """Let go of all items and threads, from any thread; safe to call again.
@@ -351,7 +367,7 @@ class Map:
         """
         if os.getpid() == self._process:
             self._closed = True
-            self._ends.put(None)
+            self._wake()
             self._let_go()
 
     def _let_go(self) -> None:

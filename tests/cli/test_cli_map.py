@@ -322,6 +322,85 @@ def test_so_they_are_where_only_a_later_line_is_another(run, words, files, sim):
     assert len(sim.requests) == sent
 
 
+@pytest.mark.parametrize("piped", [False, True])
+def test_an_input_that_has_none_of_the_answered_items_is_another(
+    run, words, files, sim, piped
+):
+    given, out = files
+
+    def asked(*items):
+        write(given, *items)
+        if piped:
+            return run("map", "-", *words()[2:], given=given.read_bytes())
+        return run(*words())
+
+    one, two, five, six = ({"prompt": f"echo:{n}", "id": n} for n in (1, 2, 5, 6))
+    assert asked(one, two).status == 0
+    before, sent = out.read_bytes(), len(sim.requests)
+    for others in ([five, six], ["echo:x", "echo:y"], [one, five], [two], []):
+        result = asked(*others)
+        assert result.status == 2
+        assert "which is no item of this input" in result.err
+        assert "give the file of then, or another --out" in result.err
+        assert (out.read_bytes(), len(sim.requests)) == (before, sent)
+    result = asked(five, two, six, one)
+    assert (result.status, len(sim.requests)) == (0, sent + 2)
+    assert "2 done, 2 done before" in result.err
+    assert [record["id"] for record in read(out)][:2] in ([1, 2], [2, 1])
+    assert {record["id"]: record["text"] for record in read(out)} == {
+        n: f"{n}" for n in (1, 2, 5, 6)
+    }
+
+
+def test_blank_lines_in_an_output_are_nothing(run, words, files, sim):
+    given, out = files
+    write(given, "echo:a", "echo:b")
+    run(*words())
+    before = out.read_bytes()
+    out.write_bytes(before + b"\n")
+    assert run(*words()).status == 0
+    assert out.read_bytes() == before
+    out.write_bytes(before.replace(b"\n", b"\n \r\n", 1) + b"  ")
+    assert run(*words()).status == 0
+    assert out.read_bytes() == before
+    assert len(sim.requests) == 2
+
+
+def test_the_results_come_while_a_pipe_is_quiet(sim, start, finish, words):
+    """The next prompt is sent when the result of the one before is there."""
+    process = start("map", "-", *words(out=False)[2:], stdin=subprocess.PIPE)
+    for n in range(3):
+        process.stdin.write(f'"echo:{n}"\n'.encode())
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["text"] == f"{n}"
+    result = finish(process)
+    assert (result.status, result.out) == (0, "")
+    assert result.err.endswith("holystream: 3 done\n")
+
+
+def test_a_ctrl_c_while_a_pipe_is_quiet(sim, start, finish, words):
+    sim.play(Script(), Script(stall_headers=True))
+    process = start("map", "-", *words(out=False)[2:], stdin=subprocess.PIPE)
+    process.stdin.write(b'"echo:a"\n')
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["text"] == "a"
+    process.stdin.write(b'"echo:b"\n')
+    process.stdin.flush()
+    assert sim.wait_until(lambda: len(sim.requests) == 2)
+    process.send_signal(signal.SIGINT)
+    # Its input stays open.
+    assert process.wait(50) == 130
+    assert finish(process).err.endswith("holystream: stopped by Ctrl-C: 1 done\n")
+
+
+def test_out_may_be_stdout(run, words, tmp_path):
+    write(tmp_path / "in.jsonl", "echo:a")
+    result = run(*words("--out", "-", out=False), cwd=tmp_path)
+    assert result.status == 0
+    assert json.loads(result.out)["text"] == "a"
+    assert not (tmp_path / "-").exists()
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -468,9 +547,12 @@ def test_a_line_torn_at_any_byte_is_taken_off(tmp_path, failed):
     other = results.record(line, None, ValueError("no"), ASKED) if failed else b""
     for size in range(len(last) + 1):
         path.write_bytes(before + other + last[:size])
-        with results.Results(str(path), ASKED) as found:
-            assert found.has(line) == (size >= len(last) - 1)
-            if not found.has(line):
+        lines = iter([prompts.parse(b'"echo:0"', 0, 1), line])
+        with results.Results(str(path), ASKED, lines) as found:
+            if size >= len(last) - 1:
+                assert found.before == 2
+            else:
+                assert found.before == 1
                 found.write(last)
         assert path.read_bytes() == before + last
         assert len(list(tmp_path.iterdir())) == 1

@@ -94,6 +94,41 @@ def test_the_wait_for_a_breaker_is_no_wait_for_a_permit(sim, holystream_clock):
     assert pool.asked == 2
 
 
+def test_no_outage_is_what_has_no_prompts_yet(sim, monkeypatch):
+    asked = threading.Event()
+
+    def prompts():
+        yield mapped.LATER
+        asked.set()
+        yield mapped.LATER
+        # It has waited now, and was woken.
+        monkeypatch.setattr(mapped, "OUTAGE", 1800.0)
+        yield "echo:hello"
+
+    monkeypatch.setattr(mapped, "OUTAGE", 1e-9)
+    with made(sim, BRIEF) as client, client.map(prompts()) as results:
+        reader = Reader(lambda: list(results))
+        assert asked.wait(SOON)
+        results._wake()
+        assert reader.ended() is None
+        assert [result.text for result in reader.result] == ["hello"]
+
+
+def test_it_can_be_cancelled_while_it_has_no_prompts_yet(sim):
+    asked = threading.Event()
+
+    def prompts():
+        asked.set()
+        while True:
+            yield mapped.LATER
+
+    with made(sim, BRIEF) as client, client.map(prompts()) as results:
+        reader = Reader(lambda: list(results))
+        assert asked.wait(SOON)
+        results.cancel()
+        assert isinstance(reader.ended(), StreamCancelled)
+
+
 def test_an_endless_input_is_not_drained(sim, source):
     with made(sim, LONG) as client:
         opened(client)
