@@ -80,8 +80,9 @@ class Attempts:
         self._failed_at: dict[str, bool] = {}
         # Where its key, or what answers there, was found unfit for this stream.
         self._unfit = unfit = set[str]()
+        # Both without this object, whose exchange they are for: no cycle of the two.
+        exchange.others_under_way = lambda: router.under_way > 1
         if len(router.endpoints) > 1:
-            # Without this object in it, whose exchange it is for: no cycle of the two.
             exchange.others_free_in = lambda than: router.candidates.free_in(
                 than, model=model, avoid=unfit
             )
@@ -230,8 +231,11 @@ class Attempts:
             # It was whole all the same.
             return events
         assignment, self._assignment = self._assignment, None
-        self._verdict = error.verdict
-        if assignment is not None:
+        # Without a descriptor nobody was asked, and the next one is no worse elsewhere.
+        asked = fault.kind is not FaultKind.NO_DESCRIPTOR
+        if asked:
+            self._verdict = error.verdict
+        if assignment is not None and asked:
             self._failed_at[assignment.endpoint.name] = asks_to_wait(error)
         self._account.attempt_ended("failed", error, now)
         self._account.broke_off(now)

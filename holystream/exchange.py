@@ -77,9 +77,11 @@ class Exchange:
         patient: It waits for a breaker and for whoever asks for quiet, as far as its
             deadline allows, instead of being sent away: nobody waits for it alone.
         bidden: It is patient, and the last attempt that failed was told when to come
-            back: the next one is none against the policy or the budget.
+            back, or lacks what another stream will give back: the next one is none
+            against the policy or the budget.
         others_free_in: Tells in how many seconds an endpoint other than that of a name
             would take an attempt.
+        others_under_way: Tells whether another stream of the client makes an attempt.
         next_request: What the present attempt asks for.
         fault_error: How the last attempt that failed did.
         request_id: The server's id of the last request, else ours.
@@ -118,6 +120,7 @@ class Exchange:
         self.patient = patient
         self.bidden = False
         self.others_free_in: Callable[[str], float] = lambda _: math.inf
+        self.others_under_way: Callable[[], bool] = lambda: False
         self.next_request = request
         self.request_id: str | None = None
         self.ttft: float | None = None
@@ -385,7 +388,10 @@ class Exchange:
         elsewhere = math.inf
         if error.retry_after is not None:
             elsewhere = self.others_free_in(self.endpoint)
-        self.bidden = self.patient and is_told_when(error)
+        self.bidden = self.patient and (
+            is_told_when(error)
+            or (fault.kind is FaultKind.NO_DESCRIPTOR and self.others_under_way())
+        )
         decision = self._progress.failed(
             error,
             now,

@@ -247,7 +247,7 @@ FAULTS: Final[Mapping[FaultKind, _Phases]] = {
     ),
     FaultKind.NO_DESCRIPTOR: _always(
         Row(
-            Verdict.FATAL,
+            Verdict.NOT_SENT,
             ConnectionFailed,
             "nothing was sent, since this process has as many files and sockets open "
             "as it may",

@@ -242,6 +242,11 @@ class Router:
                 refused.add(name)
         raise self.candidates.nobody(model)
 
+    @property
+    def under_way(self) -> int:
+        """Attempts that have not ended, those of which nobody has heard included."""
+        return len(self._in_flight)
+
     def statistics(self) -> tuple[EndpointStatistics, ...]:
         """Return how each endpoint does, in the order they were given."""
         breakers = [breaker.statistics() for breaker in self.breakers.values()]

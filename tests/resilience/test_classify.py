@@ -108,7 +108,7 @@ TABLE = [
     (FaultKind.ERROR_EVENT, ServerError, (INTERRUPTED,) * 4),
     (FaultKind.SEAM_MISMATCH, StreamInterrupted, (INTERRUPTED,) * 4),
     (FaultKind.NOT_CONTINUED, StreamInterrupted, (INTERRUPTED,) * 4),
-    (FaultKind.NO_DESCRIPTOR, ConnectionFailed, (FATAL,) * 4),
+    (FaultKind.NO_DESCRIPTOR, ConnectionFailed, (NOT_SENT,) * 4),
     (FaultKind.BAD_URL, ConnectionFailed, (FATAL,) * 4),
     (FaultKind.STOPPED, StreamCancelled, (CANCELLED,) * 4),
 ]
