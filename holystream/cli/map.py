@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Sequence
 
-    from holystream import MapItem
+    from holystream import Map, MapItem
     from holystream.mapping.progress import Bar
 
 HELP = "ask every prompt of a file; results are lines of JSON, and can be gone on with"
@@ -156,10 +156,7 @@ class _Work:
             self._lines = itertools.chain(ahead, Feeder(lines, LATER, wake))
         else:
             self._lines = itertools.chain(ahead, lines)
-        for result in results:
-            self._take(result.id, result.completion, result.error)
-            if self._first is not None and options.fail_fast:
-                break
+        self._take_all(results)
         if self._bar is not None:
             self._bar.close()
         return self._conclude()
@@ -202,6 +199,18 @@ class _Work:
                 yield MapItem(line.prompt, id=line, options=options)
             if self._first is not None and self._options.fail_fast:
                 return
+
+    def _take_all(self, results: Map) -> None:
+        """Write all results; after a Ctrl-C those that had come."""
+        try:
+            for result in results:
+                self._take(result.id, result.completion, result.error)
+                if self._first is not None and self._options.fail_fast:
+                    return
+        except KeyboardInterrupt:
+            for result in results._unread():  # noqa: SLF001 - as above
+                self._take(result.id, result.completion, result.error)
+            raise
 
     def _take(self, line: prompts.Line, completion: Any, error: Any) -> None:
         """Write what became of an item, and show that."""

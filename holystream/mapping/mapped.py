@@ -370,6 +370,15 @@ class Map:
             self._wake()
             self._let_go()
 
+    def _unread(self) -> Iterator[MapResult]:
+        """Close it; yield the whole answers that had come, in the iterating thread."""
+        self.close()
+        while not self._ends.empty():
+            self._receive()
+        while (result := self._order.take()) is not None:
+            if result.ok:
+                yield result
+
     def _let_go(self) -> None:
         self._released = True
         self._runner.close()

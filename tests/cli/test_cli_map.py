@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import collections
+import gc
 import importlib
+import io
 import json
 import re
 import signal
 import stat
 import subprocess
+import sys
 import time
 
 import pytest
 
-from holystream import Interrupted, StreamError, Waiting
+from holystream import Interrupted, Map, StreamError, Waiting
 from holystream.cli import main, prompts, results, retries
 from holystream.simulator import Script
 
@@ -391,6 +394,33 @@ def test_a_ctrl_c_while_a_pipe_is_quiet(sim, start, finish, words):
     # Its input stays open.
     assert process.wait(50) == 130
     assert finish(process).err.endswith("holystream: stopped by Ctrl-C: 1 done\n")
+
+
+def test_what_had_come_is_written_when_ctrl_c_strikes_amid_a_line(
+    sim, words, files, monkeypatch, capsys
+):
+    class Struck(io.BytesIO):
+        """Is interrupted at its first line, when the next answer is there, too."""
+
+        struck = False
+
+        def write(self, data):
+            written = super().write(data)
+            if not self.struck:
+                self.struck = True
+                (asked,) = [one for one in gc.get_objects() if type(one) is Map]
+                until(lambda: asked._ends.qsize() == 1)
+                raise KeyboardInterrupt
+            return written
+
+    raw = Struck()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, write_through=True))
+    monkeypatch.setenv("HOLYSTREAM_API_KEY", "sk-4711-do-not-show-me")
+    write(files[0], "echo:a", "echo:b")
+    assert main(words("--concurrency", "1", out=False)) == 130
+    lines = raw.getvalue().decode().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["a", "b"]
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
 
 
 def test_out_may_be_stdout(run, words, tmp_path):
