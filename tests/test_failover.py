@@ -472,6 +472,16 @@ class TestBreakers:
             assert client.breakers["a"].statistics().opened == 0
         assert texts == [text_of(f"{n}") for n in range(9)]
 
+    def test_nor_where_the_budget_cannot_pay_for_going_on(self, regions):
+        """They have not tried again: one restart of a proxy may cut all of them."""
+        (cut,) = regions([Script(cut_at=4000, times=9), Script(times=0)])
+        budget = RetryBudget(ratio=0, floor=0)
+        with client_of(Endpoint(cut.base_url, name="a"), retry_budget=budget) as client:
+            for _ in range(9):
+                with pytest.raises(StreamInterrupted, match="budget is spent"):
+                    ask(client, "hello")
+            assert ask(client, "hello").text == text_of("hello")
+
     @pytest.mark.parametrize("attempts", [1, 3])
     @pytest.mark.parametrize(
         "script",
