@@ -88,6 +88,8 @@ class Attempts:
             )
         # The next attempt was decided on, and the budget could not pay for it.
         self._owes = False
+        # The last attempt had no descriptor, and the next one waits for that.
+        self._lacking = False
         # It is the last one that the policy allows.
         self._last_try = False
         self._verdict: Verdict | None = None
@@ -107,12 +109,16 @@ class Attempts:
         """Return what tells that the wait may end before its time; None if nothing can.
 
         Nobody knows when another stream will close a breaker. Quiet that was asked for
-        is kept to its end, unless somebody else, who was shut, comes free.
+        is kept to its end, unless somebody else, who was shut, comes free. And where
+        there was no descriptor, there is one when fewer streams are under way.
         """
         exchange, router = self._exchange, self._router
         reason = None if exchange.wait is None else exchange.wait.reason
         if reason == "circuit open":
             among = set(router.breakers)
+        elif self._lacking and reason == "backoff":
+            many = router.under_way
+            return lambda: router.under_way < many
         elif reason == "server hint" and not exchange.keeps:
             among = router.candidates.shut(model=self._model)
         else:
@@ -233,6 +239,7 @@ class Attempts:
         assignment, self._assignment = self._assignment, None
         # Without a descriptor nobody was asked, and the next one is no worse elsewhere.
         asked = fault.kind is not FaultKind.NO_DESCRIPTOR
+        self._lacking = exchange.bidden and not asked
         if asked:
             self._verdict = error.verdict
         if assignment is not None and asked:

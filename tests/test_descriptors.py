@@ -9,7 +9,7 @@ import socket
 import threading
 
 import pytest
-from loopback import client_for
+from loopback import SOON, Reader, client_for
 
 from holystream import (
     BreakerPolicy,
@@ -21,6 +21,7 @@ from holystream import (
     RetryPolicy,
     Verdict,
     Waiting,
+    clocks,
 )
 from holystream.simulator import Script, Simulator
 
@@ -150,6 +151,34 @@ def test_an_item_of_a_map_waits_for_those_of_the_other_streams(holystream_clock)
     assert (result.text, result.completion.attempts, len(told)) == ("hello", 21, 20)
     assert {event.reason for event in told} == {"backoff"}
     assert budget.statistics().spent == 0
+
+
+def test_it_goes_on_once_one_of_them_has_ended(monkeypatch):
+    monkeypatch.setattr(clocks, "LOOK", 0.002)
+    gate, waiting = threading.Semaphore(0), threading.Event()
+
+    def note(event):
+        if isinstance(event, Waiting):
+            assert event.delay == 400
+            waiting.set()
+
+    with (
+        Simulator(script=[Script(gate=gate), Script(times=0)]) as sim,
+        client_for(
+            sim.base_url, retry=RetryPolicy(base=400, cap=400, jitter=None)
+        ) as client,
+        client.stream("echo:held") as held,
+    ):
+        while not isinstance(next(held), Connected):
+            pass
+        with client.map(["echo:hello"], on_event=note) as results:
+            with none_left():
+                reader = Reader(lambda: [result.text for result in results])
+                assert waiting.wait(SOON)
+            gate.release(1_000_000)
+            held.until_done()
+            assert reader.ended() is None
+    assert reader.result == ["hello"]
 
 
 def test_it_does_not_where_nobody_will_give_any_back(holystream_clock):
