@@ -6,17 +6,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import uuid
 from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from holystream.arguments import checked_stream_id
-from holystream.errors import InvalidRequest
+from holystream.errors import ConfigurationError, InvalidRequest
 from holystream.mapping.begin import Beginner, with_journal
 from holystream.mapping.items import MapItem, MapResult, Prompt
 from holystream.mapping.mapped import OUTAGE, Map
-from holystream.mapping.options import MapOptions, StreamOptions, whole
+from holystream.mapping.options import MapOptions, StreamOptions, check_own, whole
 from holystream.mapping.orders import AsTheyCame, AsTheyFinish, Order
 from holystream.mapping.progress import progress_bar
 from holystream.mapping.runner import ThreadRunner
@@ -104,18 +105,18 @@ def mapped(
         map_id=map_id,
     )
     beginner.check()
-    timeouts = settings.changed(timeout=options.get("timeout")).timeouts
+    usual = settings.changed(timeout=options.get("timeout"))
     return Map(
         pulled,
         begin=beginner.begin,
         runner=ThreadRunner(
             limit,
-            patience=timeouts.queue,
+            patience=usual.timeouts.queue,
             has_room=functools.partial(_has_room, client.pool),
             time=time,
         ),
         concurrency=limit,
-        slack=max(0.0, timeouts.first_token - OUTAGE),
+        slack=functools.partial(_slack, usual),
         order=_ORDERS[order](),
         on_progress=on_progress,
         bar=progress_bar(total) if progress else None,
@@ -128,6 +129,15 @@ def _has_room(pool: PrioritySemaphore) -> bool:
     """Whether a pool has a permit, or a place in its queue."""
     now = pool.statistics()
     return now.in_use < now.limit or now.queued < now.max_queue
+
+
+def _slack(usual: Settings, item: MapItem) -> float:
+    """Return the seconds beyond `OUTAGE` for which an item may be silent."""
+    # Wrong options are the end of the item, which its stream tells.
+    with contextlib.suppress(InvalidRequest, ConfigurationError):
+        check_own(item.options, "an item")
+        usual = usual.changed(timeout=item.options.get("timeout"))
+    return max(0.0, usual.timeouts.first_token - OUTAGE)
 
 
 def _check_map_id(map_id: str) -> None:

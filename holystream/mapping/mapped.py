@@ -90,7 +90,7 @@ class Map:
         begin: Callable[[int, MapItem], Stream],
         runner: Runner,
         concurrency: int,
-        slack: float,
+        slack: Callable[[MapItem], float],
         order: Order,
         on_progress: Callable[[int, int, int | None], object] | None,
         bar: Bar | None,
@@ -103,7 +103,8 @@ class Map:
         self._runner = runner
         self._concurrency = concurrency
         # Seconds that are no outage yet beyond `OUTAGE`: an item may be silent so long.
-        self._slack = slack
+        self._slack_of = slack
+        self._slack = 0.0
         self._on_progress = on_progress
         self._bar = bar
         self._process = os.getpid()
@@ -237,6 +238,7 @@ class Map:
         if given is LATER:
             return False
         item = given if isinstance(given, MapItem) else MapItem(given)
+        self._slack = max(self._slack, self._slack_of(item))
         index = self._pulled
         # Neither of these holds the map: it must be free to be collected.
         tell = functools.partial(_tell, self._ends, index, item)

@@ -12,7 +12,9 @@ from loopback import PATIENT, SOON, Reader, client_for, until
 from holystream import (
     BreakerPolicy,
     CircuitOpen,
+    ConfigurationError,
     Connected,
+    InvalidRequest,
     MapItem,
     MemoryJournal,
     Overloaded,
@@ -190,6 +192,19 @@ def test_an_item_that_may_be_silent_for_longer_is_waited_for(sim, monkeypatch):
     sim.play(Script(latency=0.2))
     with made(sim, LONG) as client, client.map(["echo:a"], timeout=patient) as results:
         assert [result.text for result in results] == ["a"]
+
+
+def test_so_is_one_that_may_be_by_its_own_options(sim, monkeypatch):
+    """And one whose options are wrong is no more than a result."""
+    patient = Timeouts(first_token=mapped.OUTAGE + SOON)
+    monkeypatch.setattr(mapped, "OUTAGE", 0.0)
+    sim.play(Script(latency=0.2))
+    own = [{"timeout": patient}, {"timeout": "long"}, "nonsense"]
+    items = [MapItem("echo:a", options=options) for options in own]
+    with made(sim, LONG) as client, client.map(items, order="input") as results:
+        answered, *wrong = results
+    assert answered.text == "a"
+    assert [type(each.error) for each in wrong] == [ConfigurationError, InvalidRequest]
 
 
 def test_an_answer_that_takes_longer_is_waited_for(sim, monkeypatch):
