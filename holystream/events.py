@@ -226,7 +226,8 @@ class Waiting(Event, frozen=True, kw_only=True):
     """The next attempt is made in ``delay`` seconds.
 
     Attributes:
-        delay: Seconds from the moment the fault was met.
+        delay: Seconds from the moment the fault was met, at most: it is made sooner
+            where somebody who was shut would take it before.
         reason: Why this long: "backoff", "server hint", "circuit open" or "immediate".
         attempt: The number of the next attempt, from 1.
         attempts_left: Attempts without progress that remain after it, or None where

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 _WHOLE: Final = (None, "stop", "eos", "end_turn")
 """Finish reasons that leave nothing to say."""
 
+_HELD: Final = {
+    "circuit open": " or sooner, as the host is left alone for now",
+    "server hint": ", as the server asks",
+}
+"""What holds an attempt back, where it is no plain backoff."""
+
 
 class Printer:
     """Prints a stream, and what happens to it. Not thread-safe.
@@ -94,8 +100,8 @@ def line_of(event: object) -> str | None:
 
 def again(waiting: Waiting, why: str) -> str:
     """Say when the next attempt is made, and why."""
-    asked = ", as the server asks" if waiting.reason == "server hint" else ""
-    return f"attempt {waiting.attempt} in {waiting.delay:.2f} s{asked}: {why}"
+    held = _HELD.get(waiting.reason, "")
+    return f"attempt {waiting.attempt} in {waiting.delay:.2f} s{held}: {why}"
 
 
 def conclude(completion: Completion, *, verbose: bool) -> None:

@@ -22,7 +22,7 @@ _APART: Final = 1.0
 """Seconds between two lines."""
 
 _HELD_BACK: Final = {
-    "circuit open": "the host fails, and is left alone for now",
+    "circuit open": "other requests failed",
     "server hint": "another item was told so",
 }
 """Why an item waits of which no attempt has failed."""

@@ -500,16 +500,27 @@ def test_what_waits_without_an_attempt_is_no_retry(capsys):
         told._next = 0.0
     assert told.summary() == ""
     assert capsys.readouterr().err.splitlines() == [
-        f"holystream: line 7: attempt 1 in 5.00 s{why}"
+        f"holystream: line 7: attempt 1 {why}"
         for why in (
-            ": the host fails, and is left alone for now",
-            ", as the server asks: another item was told so",
+            "in 5.00 s or sooner, as the host is left alone for now: other requests "
+            "failed",
+            "in 5.00 s, as the server asks: another item was told so",
         )
     ]
     tell(Interrupted(error=StreamError("it broke"), attempt=1))
     tell(Waiting(delay=1.0, reason="backoff", attempt=2))
     tell(Waiting(delay=5.0, reason="circuit open", attempt=2))
     assert told.summary() == "; 1 attempt failed and was made again"
+
+
+def test_a_line_says_why_it_takes_longer_than_a_retry(capsys):
+    tell = retries.Retries(verbose=False).of(7)
+    tell(Interrupted(error=StreamError("the connection broke"), attempt=4))
+    tell(Waiting(delay=61.16, reason="circuit open", attempt=5))
+    assert capsys.readouterr().err == (
+        "holystream: line 7: attempt 5 in 61.16 s or sooner, as the host is left alone "
+        "for now: the connection broke\n"
+    )
 
 
 def test_a_host_that_never_comes_back_ends_it(sim, words, files, monkeypatch, capsys):
