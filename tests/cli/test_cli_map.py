@@ -500,11 +500,10 @@ def test_what_waits_without_an_attempt_is_no_retry(capsys):
         told._next = 0.0
     assert told.summary() == ""
     assert capsys.readouterr().err.splitlines() == [
-        f"holystream: line 7: attempt 1 {why}"
+        f"holystream: line 7: attempt 1 in 5.00 s{why}"
         for why in (
-            "in 5.00 s or sooner, as the host is left alone for now: other requests "
-            "failed",
-            "in 5.00 s, as the server asks: another item was told so",
+            " or sooner, as the host is left alone for now: other requests failed",
+            ", as the server asks: another item was told so",
         )
     ]
     tell(Interrupted(error=StreamError("it broke"), attempt=1))
