@@ -234,6 +234,9 @@ class Exchange:
             return []
         if self._decoder.complete(clean_end=False):
             return self._finish(now)
+        if not self.attempts and not self.transcript.extent:
+            # Nothing was sent, and so nothing has to be gone on with.
+            return []
         fault = Fault(FaultKind.LOST, Phase.BODY, "the process that read it is gone")
         error = self.fault_error = self._error_of(fault)
         self._fault = fault

@@ -111,6 +111,27 @@ def test_who_came_no_further_than_the_queue_has_noted_nothing(sim, connect):
     assert (completion.attempts, completion.interruptions) == (2, 1)
 
 
+@pytest.mark.parametrize("by", ["journal", "token"])
+def test_what_was_never_sent_has_cost_nothing(sim, connect, by):
+    client = connect(pool=PrioritySemaphore(1), timeout=Timeouts(queue=0.01))
+    stream = client.stream(QUESTION, stream_id="s", temperature=0)
+    with (
+        ThreadPoolExecutor(1) as other,
+        other.submit(client.pool.acquire).result(),
+        pytest.raises(QueueTimeout),
+    ):
+        stream.until_done()
+    if by == "journal":
+        stream = client.resume("s")
+    else:
+        stream = client.resume(stream.resume_token, messages=QUESTION, journal=None)
+    completion = stream.get_final_completion()
+    assert len(sim.requests) == 1
+    assert (completion.attempts, completion.interruptions) == (1, 0)
+    assert completion.interruption_costs == ()
+    assert completion.total_usage == completion.usage
+
+
 def test_what_an_older_version_wrote_can_be_gone_on_with(sim, client, journal):
     stream = client.stream(QUESTION, stream_id="s", temperature=0)
     with stream:
