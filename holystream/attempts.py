@@ -367,9 +367,10 @@ class Attempts:
         only = len(self._router.endpoints) == 1
         end = self._exchange.error
         # Streams go on through the cuts of an only endpoint, and a proxy that restarts
-        # cuts all of them at once. Who used up its attempts says more than that, unless
-        # it was the budget that ended them.
-        tried = end is not None and end.exhausted and not self._owes
+        # cuts all of them at once. Who tried again, and used up its attempts, says more
+        # than that, unless it was the budget that ended them.
+        again = self._exchange.attempts > 1 and not self._owes
+        tried = again and end is not None and end.exhausted
         cut = self._account.content_came and not tried
         if (only and cut) or fault.kind in _NOBODYS_FAULT:
             assignment.release()

@@ -482,7 +482,18 @@ class TestBreakers:
                     ask(client, "hello")
             assert ask(client, "hello").text == text_of("hello")
 
-    @pytest.mark.parametrize("attempts", [1, 3])
+    def test_nor_where_there_is_no_second_attempt(self, regions):
+        (cut,) = regions([Script(cut_at=4000, times=20), Script(times=0)])
+        with client_of(
+            Endpoint(cut.base_url, name="a"), retry=RetryPolicy(attempts=1)
+        ) as client:
+            for _ in range(20):
+                with pytest.raises(StreamInterrupted) as caught:
+                    ask(client, "hello")
+                assert caught.value.exhausted
+            assert ask(client, "hello").text == text_of("hello")
+
+    @pytest.mark.parametrize("attempts", [2, 3])
     @pytest.mark.parametrize(
         "script",
         [
