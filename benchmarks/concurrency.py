@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import platform
 import subprocess
@@ -45,6 +46,8 @@ MOST, KILOBYTES = 500, 60.0
 """Targets: streams with that lateness, and memory of one that is open."""
 Cores: TypeAlias = tuple[int | None, int | None]
 """Which one the readers are kept on, and the server."""
+PATIENCE = 600.0
+"""Seconds in which a crowd has been read, or its reader is given up."""
 LONG_EVENTS = 1_000_000
 PER_BYTE, ROOM = 2, 2_000_000
 """Targets: how memory grows with a long text, in bytes."""
@@ -153,10 +156,18 @@ def _long(events: int) -> list[str]:
 
 
 def measure(name: str, streams: int, seconds: float, kept: Cores) -> dict:
-    """Let one reader read a crowd, in a process and of a server of its own."""
+    """Let one reader read a crowd, in a process and of a server of its own.
+
+    One that is given up is late without end.
+    """
     with _server("_crowd_server.py", kept[1]) as (port, said):
         events = round(RATE * seconds)
-        found = _child(kept[0], name, port, streams, events, 1_000_000 // RATE)
+        try:
+            found = _child(kept[0], name, port, streams, events, 1_000_000 // RATE)
+        except subprocess.TimeoutExpired:
+            late = dict.fromkeys(("p50", "p99", "worst"), math.inf)
+            unknown = dict.fromkeys(("open", "peak", "cpu", "server"), math.nan)
+            return {"complete": 0} | late | unknown
     return {**found, "server": said["p99"]}
 
 
@@ -186,7 +197,7 @@ def _child(core: int | None, *arguments: object) -> dict:
         env=_environment(core),
         check=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
     )
     return json.loads(child.stdout)
 

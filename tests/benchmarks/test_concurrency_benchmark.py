@@ -45,6 +45,17 @@ def test_all_streams_of_all_readers_are_complete(concurrency, capsys):
     ]
 
 
+def test_a_reader_that_does_not_come_to_an_end_is_given_up(
+    concurrency, monkeypatch, capsys
+):
+    monkeypatch.setattr(concurrency, "PATIENCE", 0.01)
+    monkeypatch.setattr(concurrency, "_long", lambda _: [])
+    options = ["--quick", "--streams", "2", "--seconds", "0.1", "--readers", "raw"]
+    concurrency.main(options)
+    (row,) = rows(capsys.readouterr().out)
+    assert row[2:6] == ["0", "inf", "inf", "inf"]
+
+
 def test_each_process_is_kept_on_a_core_of_its_own(concurrency, monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(concurrency, "_long", lambda _: [])
