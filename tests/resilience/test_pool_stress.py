@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from pool_callers import FAR, SOON, Acquirer, Holder, Returner, in_use
+from pool_callers import SOON, Acquirer, Holder, Returner, in_use
 
 from holystream.clocks import CancelToken
 from holystream.errors import QueueFull, QueueTimeout, StreamCancelled
@@ -349,10 +349,15 @@ def forked(pool, limit):
     if child == 0:
         status = 1
         try:
-            signal.alarm(int(FAR))
             everything_is_there(pool, limit)
             status = 0
         finally:
             os._exit(status)
-    _, status = os.waitpid(child, 0)
+    # One that hangs, be it in the hooks of the fork, ends, and says where.
+    watchdog = threading.Timer(SOON, os.kill, (child, signal.SIGABRT))
+    watchdog.start()
+    try:
+        _, status = os.waitpid(child, 0)
+    finally:
+        watchdog.cancel()
     return os.waitstatus_to_exitcode(status)
