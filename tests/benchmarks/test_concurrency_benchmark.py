@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from printed_tables import rows
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FINE = {"complete": 2, "p50": 1.0, "p99": 2.0, "worst": 3.0, "open": 1.0}
@@ -21,16 +22,6 @@ def concurrency(monkeypatch):
 
     monkeypatch.setattr(concurrency, "LONG_EVENTS", 20_000)
     return concurrency
-
-
-def rows(printed: str) -> list[list[str]]:
-    """Return the cells of all rows of its tables that hold numbers."""
-    found = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in printed.splitlines()
-        if line.startswith("|")
-    ]
-    return [row for row in found if row[0].isdigit()]
 
 
 def test_all_streams_of_all_readers_are_complete(concurrency, capsys):

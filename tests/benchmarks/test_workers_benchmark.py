@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from peer_presence import need_packages
+from printed_tables import rows
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = ["--viewers", "6", "--sites", "1x8x6x0,2x2x1x8"]
@@ -20,16 +21,6 @@ def workers(monkeypatch):
 
     monkeypatch.setattr(workers, "PACE", 0.001)
     return workers
-
-
-def rows(printed: str) -> list[list[str]]:
-    """Return the cells of all rows of its table that hold numbers."""
-    found = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in printed.splitlines()
-        if line.startswith("|")
-    ]
-    return [row for row in found if row[0].isdigit()]
 
 
 def test_every_viewer_has_an_answer(workers, capsys):
