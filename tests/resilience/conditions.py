@@ -52,9 +52,15 @@ def in_child(check: Callable[[], bool]) -> int:
     if child == 0:
         status = 1
         try:
-            signal.alarm(int(SOON))
             status = 0 if check() else 2
         finally:
             os._exit(status)
-    _, status = os.waitpid(child, 0)
+    # One that hangs, be it in the hooks of the fork, ends, and says where.
+    watchdog = threading.Timer(SOON, os.kill, (child, signal.SIGABRT))
+    watchdog.start()
+    try:
+        _, status = os.waitpid(child, 0)
+    finally:
+        watchdog.cancel()
+        watchdog.join()
     return os.waitstatus_to_exitcode(status)

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from conditions import in_child
 from hypothesis import given, strategies as st
 from pool_callers import FAR, SOON, Acquirer, Late, Queued, acquired_elsewhere, in_use
 from strikes import interrupt, moments
@@ -528,18 +529,6 @@ class TestFinalisers:
 class TestFork:
     """A child has none of its parent's threads, connections and locks."""
 
-    def in_child(self, check):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                signal.alarm(int(SOON))
-                status = 0 if check() else 2
-            finally:
-                os._exit(status)
-        _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status)
-
     def test_a_child_begins_with_a_fresh_pool(self):
         pool = PrioritySemaphore(2)
         held = [pool.acquire(), pool.acquire()]
@@ -554,7 +543,7 @@ class TestFork:
             return fresh and mine.held and in_use(pool) == 1 and pool.acquire(timeout=0)
 
         with pool._grants._mutex:  # as another thread might at that moment
-            assert self.in_child(check) == 0
+            assert in_child(check) == 0
         assert in_use(pool) == 2
         held[0].release()
         assert waiter.outcome().held

@@ -6,11 +6,11 @@ import contextlib
 import gc
 import os
 import random
-import signal
 import sys
 import threading
 
 import pytest
+from conditions import in_child
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -345,19 +345,9 @@ def everything_is_there(pool, limit):
 
 def forked(pool, limit):
     """Use the pool in a child, in the middle of everything; return its status."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            everything_is_there(pool, limit)
-            status = 0
-        finally:
-            os._exit(status)
-    # One that hangs, be it in the hooks of the fork, ends, and says where.
-    watchdog = threading.Timer(SOON, os.kill, (child, signal.SIGABRT))
-    watchdog.start()
-    try:
-        _, status = os.waitpid(child, 0)
-    finally:
-        watchdog.cancel()
-    return os.waitstatus_to_exitcode(status)
+
+    def check():
+        everything_is_there(pool, limit)
+        return True
+
+    return in_child(check)
